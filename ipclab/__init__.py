@@ -1,0 +1,32 @@
+"""ipclab: a laboratory of inter-process communication on Linux.
+
+Importing the package costs nothing: the public names below are loaded when they are first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["IpclabError", "Ring", "__version__"]
+
+if TYPE_CHECKING:
+    from ipclab.errors import IpclabError
+    from ipclab.mechanisms.shared.ring import Ring
+
+_HOME = {"IpclabError": "ipclab.errors", "Ring": "ipclab.mechanisms.shared.ring"}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'ipclab' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
