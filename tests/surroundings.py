@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 #: The environment variable by which processes of one visit are found again.
 MARK = "IPCLAB_TEST_VISIT"
 #: How long orphans may take to vanish: what the project promises.
