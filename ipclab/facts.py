@@ -36,6 +36,16 @@ _PTRACE_SCOPES = {
 _SECCOMP = {"0": "off", "1": "strict", "2": "filter"}
 
 
+def version() -> str:
+    """ipclab's own version, as it was installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("ipclab")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def gather() -> tuple[Fact, ...]:
     """Every fact, in the order in which they are shown."""
     return (*_machine(), *_processors(), *_memory(), *_privileges(), *_python())

@@ -153,8 +153,8 @@ class DemoRun(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None
     #: None when it exited by itself.
     signal: int | None
-    #: Processes that outlived the demo and were killed; not 0 is a fault of the demo.
-    orphans_killed: int = 0
+    #: Processes that outlived the demo and were ended; not 0 is a fault of the demo, unless it was killed.
+    orphans: int = 0
     #: Named objects that were left and are now removed; not empty is a fault of the demo, unless it was killed.
     leftovers: tuple[Leftover, ...] = ()
 
