@@ -1,0 +1,19 @@
+/* _core.h: what the two files of the binding share. Limited API of CPython 3.11. */
+#ifndef IPCLAB_CORE_BINDING_H
+#define IPCLAB_CORE_BINDING_H
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030b0000
+#include <Python.h>
+#include <stdint.h>
+
+/* Raises OSError(errno) with the attribute `syscall`; returns NULL. `rc` is the core's -errno. */
+PyObject *raise_os_error(int rc, const char *syscall);
+/* Seconds (None: for ever) to an absolute deadline on CLOCK_MONOTONIC; -1 with an exception set when it makes no sense. */
+int deadline_of_seconds(PyObject *seconds, int64_t *deadline_ns);
+/* The same for a time-out in nanoseconds. */
+int deadline_of_ns(PyObject *timeout_ns, int64_t *deadline_ns);
+
+int add_ring_type(PyObject *module);
+
+#endif

@@ -1,0 +1,433 @@
+/* ring.c: see ring.h. */
+#define _GNU_SOURCE
+#include "ring.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "futex.h"
+
+#define RECORD_HEADER_BYTES 8
+#define SPIN_MAX_NS 50000u /* about what waking an idle virtual CPU costs (measured: 37-51 us there and back) */
+#define SPIN_MIN_NS 500u
+
+static uint64_t record_bytes(size_t size)
+{
+	return RECORD_HEADER_BYTES + (((uint64_t)size + 7) & ~UINT64_C(7));
+}
+
+static enum ring_side other(enum ring_side side)
+{
+	return side == RING_PRODUCER ? RING_CONSUMER : RING_PRODUCER;
+}
+
+/* --- members: who has the ring open --- */
+
+static pthread_mutex_t open_rings_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct ring *open_rings; /* guard: open_rings_lock */
+
+static void join_members(struct ring *ring)
+{
+	identity self = identity_self(), seen;
+
+	if (pid_namespace() != ring->shared->header.pid_namespace)
+		store_seq_cst(&ring->shared->foreign, 1);
+	for (int i = 0; i < RING_MEMBERS; i++) {
+		seen = load_seq_cst(&ring->shared->members[i]);
+		if (seen == self)
+			return;
+		if (seen && identity_alive(seen))
+			continue;
+		if (cas_seq_cst(&ring->shared->members[i], &seen, self)) {
+			if (self != ring->shared->header.creator)
+				add_seq_cst(&ring->shared->attached, 1);
+			return;
+		}
+	}
+	store_seq_cst(&ring->shared->crowded, 1);
+}
+
+static void leave_members(struct ring *ring)
+{
+	identity self = identity_self(), seen;
+
+	for (int i = 0; i < RING_MEMBERS; i++) {
+		seen = self;
+		if (cas_seq_cst(&ring->shared->members[i], &seen, 0))
+			return;
+	}
+}
+
+/* Whether nobody who could still become the other side lives. Only ever says so when that is certain. */
+static int deserted(struct ring *ring)
+{
+	identity self = identity_self(), seen;
+
+	if (load_seq_cst(&ring->shared->foreign) || load_seq_cst(&ring->shared->crowded))
+		return 0;
+	if (self == ring->shared->header.creator && !load_seq_cst(&ring->shared->attached))
+		return 0; /* nobody has come yet: the fd may be on its way */
+	for (int i = 0; i < RING_MEMBERS; i++) {
+		seen = load_seq_cst(&ring->shared->members[i]);
+		if (seen && seen != self && identity_alive(seen))
+			return 0;
+	}
+	return 1;
+}
+
+static void lock_open_rings(void)
+{
+	pthread_mutex_lock(&open_rings_lock);
+}
+
+static void unlock_open_rings(void)
+{
+	pthread_mutex_unlock(&open_rings_lock);
+}
+
+/* A forked child has the mapping but owns no side of it: what its parent claimed is the parent's. */
+static void join_in_child(void)
+{
+	for (struct ring *ring = open_rings; ring; ring = ring->next) {
+		for (int side = 0; side < 2; side++)
+			ring->side[side].claimed = ring->side[side].busy = 0;
+		join_members(ring);
+	}
+	pthread_mutex_unlock(&open_rings_lock);
+}
+
+static void watch_forks(void)
+{
+	pthread_atfork(lock_open_rings, unlock_open_rings, join_in_child);
+}
+
+static void list_open(struct ring *ring)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, watch_forks);
+	lock_open_rings();
+	ring->next = open_rings;
+	open_rings = ring;
+	unlock_open_rings();
+}
+
+static void unlist_open(struct ring *ring)
+{
+	lock_open_rings();
+	for (struct ring **at = &open_rings; *at; at = &(*at)->next) {
+		if (*at == ring) {
+			*at = ring->next;
+			break;
+		}
+	}
+	unlock_open_rings();
+}
+
+/* --- opening and closing --- */
+
+/* Spinning for a peer that cannot run beside us only keeps it from running. */
+static uint32_t first_spin_ns(void)
+{
+	cpu_set_t cpus;
+
+	if (sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) < 2)
+		return 0;
+	return SPIN_MAX_NS;
+}
+
+static void set_up(struct ring *ring)
+{
+	ring->shared = ring->segment.base;
+	ring->data = segment_data(&ring->segment);
+	ring->data_bytes = ring->segment.total_bytes - ring->shared->header.header_bytes;
+	ring->capacity = ring->shared->capacity;
+	ring->side[0].spin_ns = ring->side[1].spin_ns = first_spin_ns();
+	join_members(ring);
+	list_open(ring);
+}
+
+int ring_create(struct ring *ring, const char *name, size_t capacity)
+{
+	int rc;
+
+	memset(ring, 0, sizeof *ring);
+	ring->segment.fd = -1;
+	if (capacity < 1 || capacity > (size_t)INT64_MAX / 8)
+		return -EINVAL;
+	rc = segment_create(&ring->segment, name, SEGMENT_RING, sizeof(struct ring_shared), record_bytes(capacity), 1);
+	if (rc)
+		return rc;
+	((struct ring_shared *)ring->segment.base)->capacity = capacity;
+	set_up(ring);
+	return 0;
+}
+
+static int attached(struct ring *ring, int rc)
+{
+	const struct ring_shared *shared = ring->segment.base;
+
+	if (rc)
+		return rc;
+	if (shared->header.header_bytes < sizeof *shared || !shared->capacity ||
+	    record_bytes(shared->capacity) > shared->header.total_bytes - shared->header.header_bytes) {
+		segment_close(&ring->segment);
+		return -EBADMSG;
+	}
+	set_up(ring);
+	return 0;
+}
+
+int ring_attach(struct ring *ring, int fd)
+{
+	memset(ring, 0, sizeof *ring);
+	return attached(ring, segment_attach(&ring->segment, fd, SEGMENT_RING, 1));
+}
+
+int ring_attach_named(struct ring *ring, const char *name)
+{
+	memset(ring, 0, sizeof *ring);
+	return attached(ring, segment_attach_named(&ring->segment, name, SEGMENT_RING, 1));
+}
+
+void ring_close(struct ring *ring)
+{
+	if (!ring->shared)
+		return;
+	unlist_open(ring);
+	for (int side = 0; side < 2; side++) {
+		if (!ring->side[side].claimed)
+			continue;
+		store_seq_cst(&ring->shared->side[side].closed, 1);
+		note_poke(&ring->shared->side[other(side)].note);
+	}
+	leave_members(ring);
+	segment_close(&ring->segment);
+	ring->shared = NULL;
+}
+
+void ring_cancel(struct ring *ring)
+{
+	store_seq_cst(&ring->cancelled, 1);
+	for (int side = 0; side < 2; side++)
+		note_poke(&ring->shared->side[side].note);
+}
+
+int ring_claim(struct ring *ring, enum ring_side side)
+{
+	identity self, nobody = 0;
+
+	if (ring->side[side].claimed)
+		return 0;
+	self = identity_self();
+	if (!cas_seq_cst(&ring->shared->side[side].owner, &nobody, self) && nobody != self)
+		return -EBUSY;
+	if (load_seq_cst(&ring->shared->side[side].closed))
+		return -EPIPE;
+	ring->side[side].claimed = 1;
+	if (side == RING_PRODUCER) {
+		ring->cached_head = load_acquire(&ring->shared->head);
+		ring->tail_at = load_relaxed(&ring->shared->tail) % ring->data_bytes;
+	} else {
+		ring->cached_tail = load_acquire(&ring->shared->tail);
+		ring->head_at = load_relaxed(&ring->shared->head) % ring->data_bytes;
+	}
+	return 0;
+}
+
+/* --- the two hot paths --- */
+
+static int fits(struct ring *ring, uint64_t tail, uint64_t need)
+{
+	if (ring->data_bytes - (tail - ring->cached_head) >= need)
+		return 1;
+	ring->cached_head = load_acquire(&ring->shared->head);
+	return ring->data_bytes - (tail - ring->cached_head) >= need;
+}
+
+static uint64_t advance(uint64_t at, uint64_t by, uint64_t size)
+{
+	at += by;
+	return at >= size ? at - size : at;
+}
+
+int ring_put(struct ring *ring, const void *message, size_t size)
+{
+	struct ring_shared *shared = ring->shared;
+	uint64_t tail, need = record_bytes(size), length = size;
+	char *record;
+	int rc;
+
+	if (size > ring->capacity)
+		return -EMSGSIZE;
+	if (!ring->side[RING_PRODUCER].claimed && (rc = ring_claim(ring, RING_PRODUCER)) < 0)
+		return rc;
+	if (load_relaxed(&shared->side[RING_CONSUMER].closed))
+		return -EPIPE;
+	tail = load_relaxed(&shared->tail);
+	if (!fits(ring, tail, need))
+		return -EAGAIN;
+	record = ring->data + ring->tail_at;
+	memcpy(record, &length, sizeof length);
+	memcpy(record + RECORD_HEADER_BYTES, message, size);
+	ring->tail_at = advance(ring->tail_at, need, ring->data_bytes);
+	ring->put_count++;
+	/* So that the consumer sees the record before tail, and that we see it asleep if it did not see tail. */
+	store_seq_cst(&shared->tail, tail + need);
+	ring->side[RING_PRODUCER].wake_count += (uint64_t)note_poke(&shared->side[RING_CONSUMER].note);
+	return 0;
+}
+
+ssize_t ring_peek(struct ring *ring, const void **message)
+{
+	struct ring_shared *shared = ring->shared;
+	uint64_t head, length;
+	uint32_t closed;
+	int rc;
+
+	if (!ring->side[RING_CONSUMER].claimed && (rc = ring_claim(ring, RING_CONSUMER)) < 0)
+		return rc;
+	head = load_relaxed(&shared->head);
+	if (head == ring->cached_tail) {
+		closed = load_acquire(&shared->side[RING_PRODUCER].closed); /* before tail: see Death in ring.h */
+		ring->cached_tail = load_acquire(&shared->tail);
+		if (head == ring->cached_tail)
+			return closed ? -EPIPE : -EAGAIN;
+	}
+	memcpy(&length, ring->data + ring->head_at, sizeof length);
+	if (length > ring->capacity || record_bytes(length) > ring->cached_tail - head)
+		return -EBADMSG;
+	*message = ring->data + ring->head_at + RECORD_HEADER_BYTES;
+	return (ssize_t)length;
+}
+
+void ring_consume(struct ring *ring)
+{
+	struct ring_shared *shared = ring->shared;
+	uint64_t head = load_relaxed(&shared->head), length, took;
+
+	memcpy(&length, ring->data + ring->head_at, sizeof length);
+	took = record_bytes(length);
+	if (length > ring->capacity || took > ring->cached_tail - head)
+		return; /* spoilt since the peek; the next peek says so */
+	ring->head_at = advance(ring->head_at, took, ring->data_bytes);
+	ring->get_count++;
+	/* So that our reads are done before the producer sees room, and that we see it asleep if it did not see head. */
+	store_seq_cst(&shared->head, head + took);
+	ring->side[RING_CONSUMER].wake_count += (uint64_t)note_poke(&shared->side[RING_PRODUCER].note);
+}
+
+/* --- waiting --- */
+
+/* Whether the side can go on, read from the other side's index itself. */
+static int ready(struct ring *ring, enum ring_side side, size_t size)
+{
+	struct ring_shared *shared = ring->shared;
+	uint64_t head = load_seq_cst(&shared->head), tail = load_seq_cst(&shared->tail);
+
+	if (side == RING_PRODUCER)
+		return ring->data_bytes - (tail - head) >= record_bytes(size);
+	return tail != head;
+}
+
+int ring_spin(struct ring *ring, enum ring_side side, size_t size, int64_t max_ns)
+{
+	int64_t budget_ns = ring->side[side].spin_ns, until_ns;
+
+	if (max_ns < budget_ns)
+		budget_ns = max_ns;
+	until_ns = monotonic_ns() + budget_ns;
+	do {
+		for (int i = 0; i < 32; i++) {
+			if (ready(ring, side, size))
+				return 0;
+			cpu_relax();
+		}
+	} while (monotonic_ns() < until_ns);
+	return -EAGAIN;
+}
+
+/* Spinning that ended in a sleep was in vain: spin half as long next time. One that paid: twice as long. */
+static void adapt_spin(struct ring *ring, enum ring_side side, int paid)
+{
+	uint32_t *spin_ns = &ring->side[side].spin_ns;
+
+	if (!*spin_ns)
+		return;
+	if (paid)
+		*spin_ns = *spin_ns >= SPIN_MAX_NS / 2 ? SPIN_MAX_NS : *spin_ns * 2;
+	else
+		*spin_ns = *spin_ns <= SPIN_MIN_NS * 2 ? SPIN_MIN_NS : *spin_ns / 2;
+}
+
+static int other_is_gone(struct ring *ring, enum ring_side side)
+{
+	identity owner = load_seq_cst(&ring->shared->side[other(side)].owner);
+
+	if (!owner)
+		return deserted(ring);
+	return !load_seq_cst(&ring->shared->foreign) && !identity_alive(owner);
+}
+
+/* What ends a wait besides readiness: 0 none, -EPIPE, -EOWNERDEAD. Look at the index once more after it. */
+static int ended(struct ring *ring, enum ring_side side, int look)
+{
+	if (load_seq_cst(&ring->shared->side[other(side)].closed))
+		return -EPIPE;
+	return look && other_is_gone(ring, side) ? -EOWNERDEAD : 0;
+}
+
+static int64_t sooner(int64_t deadline_ns, int64_t slice_ns)
+{
+	return deadline_ns >= 0 && deadline_ns < slice_ns ? deadline_ns : slice_ns;
+}
+
+int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadline_ns)
+{
+	struct note *note = &ring->shared->side[side].note;
+	int64_t look_at_ns;
+	int rc = 0, end = 0, look = 0;
+
+	if (ring_spin(ring, side, size, deadline_ns < 0 ? INT64_MAX : deadline_ns - monotonic_ns()) == 0) {
+		adapt_spin(ring, side, 1);
+		return 0;
+	}
+	adapt_spin(ring, side, 0);
+	ring->side[side].sleep_count++;
+	look_at_ns = monotonic_ns() + RING_LOOK_NS;
+	for (;;) {
+		note_arm(note);
+		end = ended(ring, side, look);
+		if (end == -EPIPE && side == RING_PRODUCER)
+			break; /* room is of no use when nobody will read */
+		if (ready(ring, side, size)) {
+			end = 0;
+			break;
+		}
+		if (!end && load_seq_cst(&ring->cancelled))
+			end = -ECANCELED;
+		if (end)
+			break;
+		if (rc == -EINTR || (deadline_ns >= 0 && monotonic_ns() >= deadline_ns)) {
+			end = rc == -EINTR ? rc : -ETIMEDOUT;
+			break;
+		}
+		rc = note_park(note, sooner(deadline_ns, look_at_ns));
+		look = monotonic_ns() >= look_at_ns;
+		if (look)
+			look_at_ns = monotonic_ns() + RING_LOOK_NS;
+	}
+	note_disarm(note);
+	return end;
+}
+
+uint64_t ring_used_bytes(const struct ring *ring)
+{
+	uint64_t head = load_seq_cst(&ring->shared->head);
+
+	return load_seq_cst(&ring->shared->tail) - head;
+}

@@ -1,0 +1,171 @@
+/* sync.c: see sync.h. */
+#define _GNU_SOURCE
+#include "sync.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <unistd.h>
+
+#include "futex.h"
+
+int lock_init(struct lock *lock)
+{
+	pthread_mutexattr_t attr;
+	int rc = pthread_mutexattr_init(&attr);
+
+	if (rc)
+		return -rc;
+	rc = pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	if (!rc)
+		rc = pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	if (!rc)
+		rc = pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
+	if (!rc)
+		rc = pthread_mutex_init(&lock->mutex, &attr);
+	pthread_mutexattr_destroy(&attr);
+	store_relaxed(&lock->owner_tid, 0);
+	return -rc;
+}
+
+/* What a pthread call that took the mutex returned, as the core says it; records the new owner. */
+static int taken(struct lock *lock, int rc, uint32_t *dead_tid)
+{
+	if (rc && rc != EOWNERDEAD)
+		return -rc;
+	if (rc == EOWNERDEAD && dead_tid)
+		*dead_tid = load_relaxed(&lock->owner_tid);
+	store_relaxed(&lock->owner_tid, (uint32_t)gettid());
+	return rc ? LOCK_OWNER_DIED : LOCK_OK;
+}
+
+int lock_acquire(struct lock *lock, int64_t deadline_ns, uint32_t *dead_tid)
+{
+	struct timespec at;
+	int rc = pthread_mutex_trylock(&lock->mutex);
+
+	if (rc == EBUSY) { /* held; by ourselves is told apart only by the blocking calls */
+		if (deadline_ns < 0) {
+			rc = pthread_mutex_lock(&lock->mutex);
+		} else {
+			at = timespec_of_ns(deadline_ns);
+			rc = pthread_mutex_clocklock(&lock->mutex, CLOCK_MONOTONIC, &at);
+		}
+	}
+	return taken(lock, rc, dead_tid);
+}
+
+int lock_consistent(struct lock *lock)
+{
+	return -pthread_mutex_consistent(&lock->mutex);
+}
+
+int lock_release(struct lock *lock)
+{
+	if (load_relaxed(&lock->owner_tid) != (uint32_t)gettid())
+		return -EPERM;
+	store_relaxed(&lock->owner_tid, 0);
+	return -pthread_mutex_unlock(&lock->mutex);
+}
+
+int cond_init(struct cond *cond)
+{
+	pthread_condattr_t attr;
+	int rc = pthread_condattr_init(&attr);
+
+	if (rc)
+		return -rc;
+	rc = pthread_condattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	if (!rc)
+		rc = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	if (!rc)
+		rc = pthread_cond_init(&cond->cond, &attr);
+	pthread_condattr_destroy(&attr);
+	return -rc;
+}
+
+int cond_wait(struct cond *cond, struct lock *lock, int64_t deadline_ns)
+{
+	struct timespec at = timespec_of_ns(deadline_ns < 0 ? 0 : deadline_ns);
+	int rc;
+
+	if (load_relaxed(&lock->owner_tid) != (uint32_t)gettid())
+		return -EPERM;
+	store_relaxed(&lock->owner_tid, 0);
+	if (deadline_ns < 0)
+		rc = pthread_cond_wait(&cond->cond, &lock->mutex);
+	else
+		rc = pthread_cond_timedwait(&cond->cond, &lock->mutex, &at);
+	if (rc == ETIMEDOUT) {
+		store_relaxed(&lock->owner_tid, (uint32_t)gettid());
+		return -ETIMEDOUT;
+	}
+	return taken(lock, rc, NULL);
+}
+
+int cond_signal(struct cond *cond)
+{
+	return -pthread_cond_signal(&cond->cond);
+}
+
+int cond_broadcast(struct cond *cond)
+{
+	return -pthread_cond_broadcast(&cond->cond);
+}
+
+#define BROKEN UINT32_C(0x80000000)
+#define ROUND_ONE UINT32_C(0x00010000)
+#define ROUNDS UINT32_C(0x7fff0000)
+#define ARRIVED UINT32_C(0x0000ffff)
+
+int pbarrier_init(struct pbarrier *barrier, uint32_t parties)
+{
+	if (parties < 1 || parties > ARRIVED)
+		return -EINVAL;
+	store_relaxed(&barrier->word, 0);
+	barrier->parties = parties;
+	return 0;
+}
+
+/* Takes back an arrival in `round`; 0, or 1 when the round was over in the meantime. */
+static int withdraw(struct pbarrier *barrier, uint32_t round)
+{
+	uint32_t word = load_seq_cst(&barrier->word);
+
+	do {
+		if ((word & BROKEN) || (word & ROUNDS) != round)
+			return 1;
+	} while (!cas_seq_cst(&barrier->word, &word, word - 1));
+	return 0;
+}
+
+int pbarrier_wait(struct pbarrier *barrier, int64_t deadline_ns)
+{
+	uint32_t word = load_seq_cst(&barrier->word), next, round;
+	int order, rc;
+
+	do {
+		if (word & BROKEN)
+			return -EPIPE;
+		round = word & ROUNDS;
+		order = (int)(word & ARRIVED);
+		next = (uint32_t)order + 1 == barrier->parties ? (round + ROUND_ONE) & ROUNDS : word + 1;
+	} while (!cas_seq_cst(&barrier->word, &word, next));
+	if ((uint32_t)order + 1 == barrier->parties) {
+		futex_wake(&barrier->word, INT_MAX);
+		return order;
+	}
+	for (word = next; (word & ROUNDS) == round; word = load_seq_cst(&barrier->word)) {
+		if (word & BROKEN)
+			return -EPIPE;
+		rc = futex_wait_until(&barrier->word, word, deadline_ns);
+		if ((rc == -ETIMEDOUT || rc == -EINTR) && withdraw(barrier, round) == 0)
+			return rc;
+	}
+	return order;
+}
+
+void pbarrier_break(struct pbarrier *barrier)
+{
+	atomic_fetch_or_explicit(&barrier->word, BROKEN, memory_order_seq_cst);
+	futex_wake(&barrier->word, INT_MAX);
+}
