@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from surroundings import Surroundings, Visit, ipclab
@@ -79,16 +80,30 @@ class TestEverywhere:
         assert done.returncode == 0, done.text
 
 
-@pytest.mark.parametrize(("place", "demo"), [(place, demo) for place, demos in PLACES for demo in demos])
+def demo_runs(place: Surroundings, *names: str, timeout_s: float = 60.0) -> list[dict[str, Any]]:
+    """Run demos there; the records of their runs, each checked for what holds everywhere."""
+    done = visit(place, "demo", "--json", *names, timeout_s=timeout_s)
+    runs: list[dict[str, Any]] = json.loads(done.out)["runs"]
+    assert "FAILED" not in done.err, done.err
+    for run in runs:
+        assert run["status"] in {"passed", "not here"}, f"{run}\n{done.err}"
+        assert run["verdict"], "a demo ends with one line of verdict"
+        assert (run["orphans"], run["leftovers"]) == (0, []), f"{run}\n{done.err}"
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("place", "demo"),
+    [pytest.param(place, demo, id=f"{place.name}-{demo}") for place, demos in PLACES for demo in demos],
+)
 def test_a_demo_comes_to_its_verdict(place: Surroundings, demo: str) -> None:
-    done = visit(place, "demo", demo)
-    assert "FAILED" not in done.text, done.text
-    assert done.returncode == 0, done.text
+    (run,) = demo_runs(place, demo)
+    assert run["status"] == "passed", run["verdict"]
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("place", HARDEST, ids=by_name)
 def test_all_demos_in_the_hardest_places(place: Surroundings) -> None:
-    done = visit(place, "demo", timeout_s=200)
-    assert "FAILED" not in done.text, done.text
-    assert done.returncode == 0, done.text
+    runs = demo_runs(place, timeout_s=200)
+    absent = [run for run in runs if run["status"] == "not here"]
+    assert len(absent) < len(runs) / 4, f"most demos need nothing a container lacks: {absent}"

@@ -120,7 +120,7 @@ def test_it_holds_every_module_and_every_demo(names: list[str]) -> None:
 
 def test_it_holds_nothing_else(names: list[str]) -> None:
     assert [name for name in names if not name.startswith("ipclab/") and ".dist-info/" not in name] == []
-    sources = (".c", ".h", ".o", ".a", ".txt.in", ".cmake", ".pyc")
+    sources = (".c", ".h", ".o", ".a", ".cmake", ".pyc", "CMakeLists.txt")
     assert [name for name in names if name.endswith(sources) or "/tests/" in name or "/core/" in name] == []
 
 
