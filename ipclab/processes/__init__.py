@@ -1,0 +1,46 @@
+"""How a process of ours is born, speaks, is watched, and dies; and which named kernel objects it may leave behind.
+
+    spawn.py     Launcher and Process: the life of a role, from fork to its Ending
+    child.py     what happens in the new process before and after its target runs
+    guardian.py  the small process that ends the roles when their launcher is killed
+    logs.py      records and narration on their way to the launcher (multiprocessing-logging)
+    book.py      the one ordered stream they end up in
+    pump.py      the thread that reads every pipe and turns the book's pages
+    stage.py     Stage: a demo's roles, scenes, checks and verdict
+    registry.py  named kernel objects, journalled before they are created
+    journal.py   the files the registry writes and the folder they are in
+    procfs.py    tiny readers of /proc
+
+The names are loaded when they are first used: a mechanism that wants the registry alone does not pay for the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__all__ = ["Launcher", "Observation", "Process", "Stage", "procfs", "registry", "say"]
+
+if TYPE_CHECKING:
+    from ipclab.processes import procfs, registry
+    from ipclab.processes.logs import say
+    from ipclab.processes.spawn import Launcher, Process
+    from ipclab.processes.stage import Observation, Stage
+
+_HOME = {
+    "Launcher": "ipclab.processes.spawn",
+    "Process": "ipclab.processes.spawn",
+    "Observation": "ipclab.processes.stage",
+    "Stage": "ipclab.processes.stage",
+    "say": "ipclab.processes.logs",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'ipclab.processes' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
