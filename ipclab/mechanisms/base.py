@@ -166,6 +166,9 @@ class Link(ABC):
 
     #: The name under which `ipclab list` shows the mechanism.
     name: ClassVar[str]
+    #: Whether the kernel drops messages when nobody reads them fast enough, instead of making the sender wait. Its ends
+    #: then never block in `send`; the receiver raises on meeting the gap.
+    lossy: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
