@@ -88,7 +88,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 class Leftover(msgspec.Struct, frozen=True, kw_only=True):
     """A named kernel object (or a file of the runtime folder) whose owner is dead."""
 
-    #: "posix-shm", "posix-sem", "posix-mq", "sysv-shm", "sysv-sem", "sysv-mq" or "path".
+    #: "posix-shm", "posix-sem", "posix-mq", "sysv-shm", "sysv-sem", "sysv-mq", "path"; or "journal": what its owner has
+    #: left cannot be judged from here, and `error` says why.
     kind: str
     #: The object's name; of a SysV object the key in hexadecimal; of a path the path.
     name: str

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 from ipclab import demos, facts
 from ipclab.errors import IpclabError
 from ipclab.mechanisms import CATALOGUE, load
-from ipclab.processes import registry
+from ipclab.processes import journal, registry
 from ipclab.records import (
     CleanReport,
     Demo,
@@ -35,7 +35,15 @@ def mechanisms(names: Iterable[str] = (), *, limits: bool = False, pages: bool =
 
 
 def _status(name: str, *, limits: bool, page: bool) -> MechanismStatus:
-    module = load(name)
+    try:
+        module = load(name)
+    except ModuleNotFoundError as err:  # XXX while the mechanisms are being built
+        from ipclab.records import Mechanism
+
+        return MechanismStatus(
+            mechanism=Mechanism(name=name, family="data transfer", summary="?", lifetime="process"),
+            probe=Probe(works=False, reason=str(err)),
+        )
     return MechanismStatus(
         mechanism=module.MECHANISM,
         probe=_asked(name, module),
@@ -129,8 +137,8 @@ class _Leftovers(TypedDict):
 
 
 def _leftovers() -> _Leftovers:
-    """The runtime folder and what dead owners left; a folder that cannot be had is a fact too."""
+    """Where the runtime folder is or would be, and what dead owners left; that it cannot be had is a fact too."""
     try:
-        return {"runtime_dir": str(registry.runtime_dir()), "leftovers": tuple(registry.leftovers())}
+        return {"runtime_dir": str(journal.folder_path()), "leftovers": tuple(registry.leftovers())}
     except (IpclabError, OSError) as err:
         return {"runtime_dir": f"none: {err}", "leftovers": ()}

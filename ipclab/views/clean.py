@@ -15,16 +15,20 @@ def clean_table(report: CleanReport, medium: Medium) -> str:
     for leftover in report.leftovers:
         word, style = _word(leftover, report.dry_run)
         head = f"{medium.paint(word, style)}  {leftover.kind:<{width}}  "
-        tail = f": {leftover.error}" if leftover.error else ""
-        lines += wrap(f"{leftover.name} (of process {leftover.owner_pid}, which is dead){tail}", medium, head, "    ")
+        lines += wrap(f"{leftover.name}: {_told(leftover)}", medium, head, "    ")
     failed = sum(bool(leftover.error) for leftover in report.leftovers)
     count = len(report.leftovers) - failed
     noun = "object" if count == 1 else "objects"
-    lines.append(f"{count} {noun} {'would be ' if report.dry_run else ''}removed" + f", {failed} not" * bool(failed))
+    would = "would be " if report.dry_run else ""
+    lines.append(f"{count} {noun} {would}removed{f', {failed} not' if failed else ''}")
     return "\n".join([*lines, ""])
+
+
+def _told(leftover: Leftover) -> str:
+    return leftover.error or f"its owner, process {leftover.owner_pid}, is dead"
 
 
 def _word(leftover: Leftover, dry_run: bool) -> tuple[str, str]:
     if leftover.error:
-        return "not removed", "bad"
+        return ("left alone", "warn") if leftover.kind == "journal" else ("not removed", "bad")
     return ("would remove", "warn") if dry_run else ("removed", "good")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ipclab.records import DoctorReport, Fact, Limit, Package
-from ipclab.views.medium import Medium, quantity, wrap
+from ipclab.views.medium import Medium, about, quantity, wrap
 from ipclab.views.tree import STYLES, why, word_of
 
-_NAME_COLUMNS = 22
+_NAME_COLUMNS = 25
 
 
 def doctor_table(report: DoctorReport, medium: Medium) -> str:
@@ -64,7 +64,7 @@ def _fact(fact: Fact) -> str:
     elif isinstance(fact.value, str):
         shown = fact.value
     else:
-        shown = quantity(fact.value, fact.unit)
+        shown = about(fact.value, fact.unit)
     return f"{shown} ({fact.note})" if fact.note else shown
 
 

@@ -16,6 +16,7 @@ PIPED_COLUMNS = 100
 LEAST_COLUMNS = 40
 
 _COLOURS = {"good": "32", "warn": "33", "bad": "31", "head": "1", "faint": "2"}
+_BINARY = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _TREE = {True: ("├── ", "└── ", "│   ", "    "), False: ("|-- ", "`-- ", "|   ", "    ")}
 
 
@@ -72,16 +73,27 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def quantity(value: float, unit: str) -> str:
-    """A number with its unit; bytes in the largest binary unit below them, with one decimal.
+def quantity(value: int, unit: str) -> str:
+    """A number with its unit, exact: bytes in the largest binary unit that divides them.
 
-    >>> quantity(65536, "bytes"), quantity(67108864, "bytes"), quantity(1, "files")
-    ('64 KiB', '64 MiB', '1 file')
+    >>> quantity(65536, "bytes"), quantity(65535, "bytes"), quantity(1, "files")
+    ('64 KiB', '65535 bytes', '1 file')
+    """
+    if unit == "bytes" and value:
+        for size, name in _BINARY:
+            if value % size == 0:
+                return f"{value // size} {name}"
+    return f"{value} {unit.removesuffix('s') if value == 1 else unit}".rstrip()
+
+
+def about(value: float, unit: str) -> str:
+    """A number with its unit, rounded where that reads better: bytes to one decimal of a binary unit.
+
+    >>> about(25276510208, "bytes"), about(1.5, "CPUs")
+    ('23.5 GiB', '1.5 CPUs')
     """
     if unit == "bytes":
-        for size, name in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        for size, name in _BINARY:
             if value >= size:
                 return f"{value / size:.1f}".removesuffix(".0") + f" {name}"
-    if value == 1 and unit.endswith("s"):
-        unit = unit.removesuffix("es") if unit.endswith("sses") else unit.removesuffix("s")
-    return f"{value:g} {unit}".rstrip() if isinstance(value, float) else f"{value} {unit}".rstrip()
+    return quantity(value, unit) if isinstance(value, int) else f"{value:g} {unit}".rstrip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipclab.records import DemoReport, DemoRun
+from ipclab.records import Demo, DemoReport, DemoRun
 from ipclab.views.medium import Medium, wrap
 
 _STYLES = {"passed": "good", "failed": "bad", "not here": "warn", "deadline": "bad"}
@@ -16,15 +16,21 @@ def runs_table(report: DemoReport, medium: Medium) -> str:
         word = medium.paint(run.status, _STYLES[run.status]) + " " * (9 - len(run.status))
         head = f"{run.name:<{width}}  {word}{run.duration_ns / 1e9:6.1f} s  "
         rest = " " * (width + 2 + 9 + 10)
-        for number, text in enumerate([_verdict(run), *_remains(run)]):
-            lines += wrap(text, medium, head if number == 0 else rest, rest)
+        lines += wrap(_verdict(run), medium, head, rest)
+        for text in _remains(run):
+            lines += wrap(text, medium, rest, rest)
     words = [run.status for run in report.runs]
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
     seconds = sum(run.duration_ns for run in report.runs) / 1e9
     return "\n".join([*lines, "", f"{counts or 'no demo'} in {seconds:.1f} s", ""])
 
 
-def faults(run: DemoRun, medium: Medium) -> str:
+def title(demo: Demo, number: int, count: int, medium: Medium) -> str:
+    """The line between two demos."""
+    return f"\n{medium.paint(f'==== {number} of {count}: {demo.name}', 'head')}\n"
+
+
+def remains(run: DemoRun, medium: Medium) -> str:
     """What one demo left behind, as lines for its reader; empty when it left nothing."""
     return "".join(f"{line}\n" for text in _remains(run) for line in wrap(text, medium, "", "  "))
 
@@ -38,5 +44,7 @@ def _remains(run: DemoRun) -> list[str]:
     said = []
     if run.orphans:
         said.append(f"{run.name}: {run.orphans} of its processes outlived it and were ended")
-    said += [f"{run.name}: left {leftover.kind} {leftover.name} behind, removed" for leftover in run.leftovers]
+    for leftover in run.leftovers:
+        outcome = f"not removed: {leftover.error}" if leftover.error else "removed"
+        said.append(f"{run.name}: left {leftover.kind} {leftover.name} behind, {outcome}")
     return said

@@ -79,6 +79,11 @@ def demo_tree(found: DemoList, medium: Medium) -> str:
     return _text([*lines, "", summary_of(found.demos)])
 
 
+def mechanism_pages(found: MechanismList, medium: Medium) -> str:
+    """One page after the other."""
+    return "\n".join(mechanism_page(status, medium) for status in found.mechanisms)
+
+
 def mechanism_page(status: MechanismStatus, medium: Medium) -> str:
     """The page a student learns from: the facts of this machine first, then the mechanism's own text."""
     mechanism = status.mechanism

@@ -1,0 +1,23 @@
+"""Names for the shell's completion: `_IPCLAB_COMPLETE=bash_source ipclab` prints what bash needs."""
+
+from __future__ import annotations
+
+import click
+
+
+def mechanism_names(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """The mechanisms whose name begins so."""
+    from ipclab.mechanisms import CATALOGUE
+
+    return [name for name in CATALOGUE if name.startswith(begun)]
+
+
+def demo_names(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """The demos whose name begins so."""
+    from ipclab import demos
+    from ipclab.errors import IpclabError
+
+    try:
+        return [name for name in demos.names() if name.startswith(begun)]
+    except IpclabError:
+        return []

@@ -1,0 +1,112 @@
+"""What all commands share: --json, -o FILE, and how a record gets out."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from ipclab.errors import IpclabError, from_os_error
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from ipclab.views.medium import Medium
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def output_options(command: _Command) -> _Command:
+    """Give a command the options `as_json` and `file`."""
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON instead of text.")
+    file = click.option(
+        "-o", "--output", "file", metavar="FILE", callback=_check, help="Also write the record, as JSON, to FILE."
+    )
+    return as_json(file(command))
+
+
+def show(record: msgspec.Struct, draw: Callable[[Medium], str], *, as_json: bool, file: Path | None) -> None:
+    """Print the record, drawn as text or as JSON, and write it to FILE when there is one."""
+    if file is not None:
+        save(encode(record), file)
+    say(encode(record).decode() if as_json else draw(medium()))
+
+
+def say(text: str) -> None:
+    """Print text as it is. Raises IpclabError when standard output is full, BrokenPipeError when nobody reads it."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as err:
+        raise from_os_error(err, "standard output", syscall="write") from err
+
+
+def medium() -> Medium:
+    """What standard output can show."""
+    from ipclab.views.medium import medium_of
+
+    return medium_of(sys.stdout, os.environ)
+
+
+def encode(record: msgspec.Struct) -> bytes:
+    """The record as indented JSON with a newline at its end."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+def save(data: bytes, path: Path) -> None:
+    """Write a file whole or not at all: a reader sees the old one or the new one. A device or FIFO is written to."""
+    target = Path(os.path.realpath(path))  # a link stays one
+    if target.exists() and not target.is_file():
+        with _naming(path), open(target, "wb") as file:
+            file.write(data)
+        return
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    with _naming(path):
+        try:
+            with open(fresh, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                if target.exists():
+                    os.fchmod(file.fileno(), target.stat().st_mode & 0o7777)
+            fresh.replace(target)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+
+def _check(_context: click.Context, _option: click.Parameter, name: str | None) -> Path | None:
+    """Say no before the work is done where it is plain already that FILE cannot be written."""
+    if name is None:
+        return None
+    path = Path(name)
+    with _naming(path):
+        if path.is_dir():
+            raise IpclabError(f"cannot write {name}: it is a folder")
+        if path.exists() and not path.is_file():
+            return path
+        folder = Path(os.path.realpath(path)).parent
+        folder.stat()
+        if not os.access(folder, os.W_OK | os.X_OK):
+            read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+            number = errno.EROFS if read_only else errno.EACCES
+            raise OSError(number, os.strerror(number))
+    return path
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let an OSError tell which file it was about."""
+    try:
+        yield
+    except OSError as err:
+        raise from_os_error(err, f"cannot write {path}", hint="give -o a file in a folder you may write to") from err
