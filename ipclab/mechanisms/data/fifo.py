@@ -56,6 +56,7 @@ MECHANISM = Mechanism(
     family="data transfer",
     summary="a pipe with a name in the file system",
     lifetime="file system",
+    go="syscall.Mkfifo",
     boundaries=False,
     duplex=False,
     man_pages=("fifo(7)", "mkfifo(3)", "pipe(7)", "open(2)"),
@@ -66,17 +67,19 @@ MEET_S = 30.0
 
 
 def probe() -> Probe:
-    """Look whether the runtime folder, where our FIFOs live, can be written."""
+    """Make a FIFO in the runtime folder and remove it."""
     works = probe_pipe()
     if not works.works:
         return works
-    remedy = "set XDG_RUNTIME_DIR or TMPDIR to a folder of yours"
     try:
-        folder = registry.runtime_dir()
+        path = registry.new_path("fifo-probe")
+        try:
+            os.mkfifo(path, 0o600)
+            path.unlink()
+        finally:
+            registry.forget("path", path)
     except (OSError, IpclabError) as err:
-        return Probe(works=False, reason=f"no runtime folder: {err}", remedy=remedy)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return Probe(works=False, reason=f"{folder} cannot be written", remedy=remedy)
+        return Probe(works=False, reason=f"mkfifo: {err}", remedy="set XDG_RUNTIME_DIR or TMPDIR to a folder of yours")
     return works
 
 
@@ -106,9 +109,11 @@ class FifoLink(Link):
                 path = registry.new_path(f"fifo-to-{side}")
                 link._paths[side] = path
                 os.mkfifo(path, 0o600)
-        except OSError as err:
+        except BaseException as err:
             link.close()
-            raise from_os_error(err, f"FIFO in {registry.runtime_dir()}", syscall="mkfifo") from err
+            if isinstance(err, OSError) and not isinstance(err, IpclabError):
+                raise from_os_error(err, "fifo: no FIFO in the runtime folder", syscall="mkfifo") from err
+            raise
         return link
 
     @property
@@ -126,7 +131,7 @@ class FifoLink(Link):
             self._meet(side, fds)
         except BaseException as err:
             close_all(fds)
-            if isinstance(err, OSError) and err.errno is not None:
+            if isinstance(err, OSError) and not isinstance(err, IpclabError):
                 raise from_os_error(err, f"FIFO {self._paths.get(side)}", syscall="open") from err
             raise
         read_fd, write_fd = fds
