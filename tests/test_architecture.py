@@ -47,8 +47,8 @@ VIEWS_MAY_IMPORT = {"views", "records", "errors"}
 #: Longest file, in lines; whoever is longer stands in LONG_FILES with the reason.
 LONGEST_FILE = 450
 LONG_FILES: dict[str, str] = {}
-#: Longest demo, in lines: it is read whole, by a newcomer.
-LONGEST_DEMO = 150
+#: Longest demo, in lines: it is read whole, by a newcomer. (Under 150.)
+LONGEST_DEMO = 149
 
 MECHANISM_HEADINGS = (
     "What it is.",
