@@ -46,7 +46,7 @@ def _status(name: str, *, limits: bool, page: bool) -> MechanismStatus:
         )
     return MechanismStatus(
         mechanism=module.MECHANISM,
-        probe=_asked(name, module),
+        probe=_asked(name),
         limits=module.limits() if limits else (),
         page=inspect.cleandoc(module.__doc__ or "") if page else "",
     )
@@ -86,10 +86,10 @@ def clean(*, dry_run: bool) -> CleanReport:
     return CleanReport(dry_run=dry_run, leftovers=tuple(registry.clean(dry_run=dry_run)))
 
 
-def _asked(name: str, module: MechanismModule) -> Probe:
+def _asked(name: str) -> Probe:
     """Its probe's answer. One that fails says no: a list that stops at its first line helps nobody."""
     try:
-        return module.probe()
+        return load(name).probe()
     except IpclabError as err:
         return Probe(works=False, reason=err.message, remedy=err.hint or "")
     except (OSError, ImportError) as err:
@@ -103,7 +103,7 @@ def _standing(probe: Probe) -> Standing:
 def _demo_status(demo: Demo, probes: dict[str, Probe]) -> DemoStatus:
     for name in (*demo.needs, *demo.better_with):
         if name not in probes:
-            probes[name] = _asked(name, load(name))
+            probes[name] = _asked(name)
     lacking = [name for name in demo.needs if not probes[name].works]
     weak = [name for name in demo.needs if probes[name].reason]
     missed = [name for name in demo.better_with if not probes[name].works]

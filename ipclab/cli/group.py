@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, cast
+from typing import cast
 
 import click
+from click.shell_completion import shell_complete
 
 from ipclab.errors import UsageError
 
@@ -65,17 +67,21 @@ def group() -> None:
 
 
 def invoke(argv: list[str]) -> int:
-    """Run one command line; the exit code. Raises what the command raises, but for what click says itself."""
+    """Run one command line; the exit code. Raises what the command raises, and UsageError for what click has to say.
+
+    click's own Group.main is not used: it makes an Abort and an empty line of every KeyboardInterrupt.
+    """
+    if instruction := os.environ.get("_IPCLAB_COMPLETE"):
+        return shell_complete(group, {}, "ipclab", "_IPCLAB_COMPLETE", instruction)
     try:
-        result: Any = group.main(args=argv, prog_name="ipclab", standalone_mode=False)
+        with group.make_context("ipclab", list(argv)) as context:
+            result: object = group.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.exceptions.NoArgsIsHelpError as err:
         click.echo(err.format_message(), err=True)
         return 2
     except click.UsageError as err:
         where = err.ctx.command_path if err.ctx else "ipclab"
         raise UsageError(err.format_message().rstrip("."), hint=f"`{where} --help` shows how") from err
-    except click.ClickException as err:
-        raise UsageError(err.format_message()) from err
-    except click.Abort as err:
-        raise KeyboardInterrupt from err
     return result if isinstance(result, int) else 0

@@ -11,7 +11,7 @@ _STYLES = {"passed": "good", "failed": "bad", "not here": "warn", "deadline": "b
 def runs_table(report: DemoReport, medium: Medium) -> str:
     """One line for each demo: name, status, seconds, its verdict; then the sum."""
     width = max((len(run.name) for run in report.runs), default=0)
-    lines: list[str] = []
+    lines = ["", medium.paint("==== all", "head")]
     for run in report.runs:
         word = medium.paint(run.status, _STYLES[run.status]) + " " * (9 - len(run.status))
         head = f"{run.name:<{width}}  {word}{run.duration_ns / 1e9:6.1f} s  "
