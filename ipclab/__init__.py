@@ -8,13 +8,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["IpclabError", "Ring", "__version__"]
+__all__ = [
+    "BufferTooSmall",
+    "IpclabError",
+    "MessageTooLarge",
+    "NameInUse",
+    "NoRoom",
+    "PeerGone",
+    "Ring",
+    "TimedOut",
+    "Unavailable",
+    "UsageError",
+    "WouldBlock",
+    "__version__",
+]
 
 if TYPE_CHECKING:
-    from ipclab.errors import IpclabError
+    from ipclab.errors import (
+        BufferTooSmall,
+        IpclabError,
+        MessageTooLarge,
+        NameInUse,
+        NoRoom,
+        PeerGone,
+        TimedOut,
+        Unavailable,
+        UsageError,
+        WouldBlock,
+    )
     from ipclab.mechanisms.shared.ring import Ring
 
-_HOME = {"IpclabError": "ipclab.errors", "Ring": "ipclab.mechanisms.shared.ring"}
+_HOME = dict.fromkeys(__all__, "ipclab.errors") | {"Ring": "ipclab.mechanisms.shared.ring"}
 
 
 def __getattr__(name: str) -> object:
