@@ -26,13 +26,14 @@ DEMOS = ROOT / "demos"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"views"}),
+    frozenset({"survey"}),  # what works here: asks every instrument
     frozenset({"labs"}),
     frozenset({"recording"}),
     frozenset({"bench"}),
-    frozenset({"survey", "running"}),  # what the commands ask: who works here, and run that demo
+    frozenset({"running"}),  # a demo as a process
     frozenset({"gmp", "states", "mechanisms"}),
     frozenset({"processes"}),
-    frozenset({"facts", "demos"}),
+    frozenset({"demos", "facts"}),  # readers of files
     frozenset({"cgroups"}),
     frozenset({"_core", "_frames"}),
     frozenset({"records"}),
