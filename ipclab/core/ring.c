@@ -69,19 +69,21 @@ static int deserted(struct ring *ring)
 
 	if (load_seq_cst(&ring->shared->foreign) || load_seq_cst(&ring->shared->crowded))
 		return 0;
-	if (self == ring->shared->header.creator && !load_seq_cst(&ring->shared->attached))
+	if (self == ring->shared->header.creator && !load_seq_cst(&ring->shared->attached) && !ring->forked)
 		return 0; /* nobody has come yet: the fd may be on its way */
 	for (int i = 0; i < RING_MEMBERS; i++) {
 		seen = load_seq_cst(&ring->shared->members[i]);
 		if (seen && seen != self && identity_alive(seen))
 			return 0;
 	}
-	return 1;
+	return !ring->forked || !any_child_alive(); /* a child that has not run yet has not joined yet */
 }
 
 static void lock_open_rings(void)
 {
 	pthread_mutex_lock(&open_rings_lock);
+	for (struct ring *ring = open_rings; ring; ring = ring->next)
+		ring->forked = 1;
 }
 
 static void unlock_open_rings(void)
@@ -95,6 +97,7 @@ static void join_in_child(void)
 	for (struct ring *ring = open_rings; ring; ring = ring->next) {
 		for (int side = 0; side < 2; side++)
 			ring->side[side].claimed = ring->side[side].busy = 0;
+		ring->forked = 0;
 		join_members(ring);
 	}
 	pthread_mutex_unlock(&open_rings_lock);
@@ -389,7 +392,7 @@ static int64_t sooner(int64_t deadline_ns, int64_t slice_ns)
 int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadline_ns)
 {
 	struct note *note = &ring->shared->side[side].note;
-	int64_t look_at_ns;
+	int64_t look_at_ns, look_every_ns = RING_FIRST_LOOK_NS;
 	int rc = 0, end = 0, look = 0;
 
 	if (ring_spin(ring, side, size, deadline_ns < 0 ? INT64_MAX : deadline_ns - monotonic_ns()) == 0) {
@@ -398,7 +401,7 @@ int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadl
 	}
 	adapt_spin(ring, side, 0);
 	ring->side[side].sleep_count++;
-	look_at_ns = monotonic_ns() + RING_LOOK_NS;
+	look_at_ns = monotonic_ns() + look_every_ns;
 	for (;;) {
 		note_arm(note);
 		end = ended(ring, side, look);
@@ -418,8 +421,10 @@ int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadl
 		}
 		rc = note_park(note, sooner(deadline_ns, look_at_ns));
 		look = monotonic_ns() >= look_at_ns;
-		if (look)
-			look_at_ns = monotonic_ns() + RING_LOOK_NS;
+		if (look) {
+			look_every_ns = look_every_ns * 2 < RING_LOOK_NS ? look_every_ns * 2 : RING_LOOK_NS;
+			look_at_ns = monotonic_ns() + look_every_ns;
+		}
 	}
 	note_disarm(note);
 	return end;

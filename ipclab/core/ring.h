@@ -41,9 +41,9 @@
  *
  * Death. A record exists when tail says so: a producer killed anywhere before step 3 has put nothing, after it all. A
  * consumer killed before its step 3 has taken nothing. Nothing else is shared, so nothing can be torn. A sleeper looks
- * every RING_LOOK_NS whether the other side lives: first the death is read, then the index once more, so that the last
+ * at least every RING_LOOK_NS whether the other side lives: first the death is read, then the index once more, so that the last
  * record of the dead is still delivered. Before the other side has made itself known by its first call, a sleeper gives
- * up when there have been other members and none of them lives. A process in another pid namespace cannot be looked
+ * up when there have been other members (or children that may have died before they joined) and none of them lives. A process in another pid namespace cannot be looked
  * for: such a ring waits by its deadlines alone (`foreign`).
  *
  * Trust. The peer can write to the same memory, so lengths read from it are checked against what the indices allow
@@ -60,6 +60,8 @@
 #include "segment.h"
 
 #define RING_MEMBERS 62
+/* A sleeper looks whether the other side lives after 4, 8, 16, 32 ms and then every 50 ms: a look costs about 10 us. */
+#define RING_FIRST_LOOK_NS INT64_C(4000000)
 #define RING_LOOK_NS INT64_C(50000000)
 
 enum ring_side { RING_PRODUCER = 0, RING_CONSUMER = 1 };
@@ -89,6 +91,7 @@ struct ring {
 	uint64_t data_bytes;
 	uint64_t capacity;
 	struct ring *next; /* all open rings of this process: a forked child joins them */
+	uint32_t forked;   /* set once: this process has forked since it opened the ring */
 	/* the producer's private words; unit: bytes */
 	_Alignas(64) uint64_t cached_head;
 	uint64_t tail_at; /* tail modulo data_bytes */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -30,12 +31,58 @@ static int open_memfd(void)
 	return fd < 0 ? -errno : fd;
 }
 
+/* The first number in a file behind `label`; INT64_MAX when there is none ("max", no such file). */
+static int64_t number_in(const char *path, const char *label)
+{
+	char text[2048];
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	const char *at = text;
+	long long number;
+
+	if (fd >= 0)
+		close(fd);
+	if (size <= 0)
+		return INT64_MAX;
+	text[size] = '\0';
+	if (label)
+		at = strstr(text, label);
+	return at && sscanf(at + (label ? strlen(label) : 0), "%lld", &number) == 1 ? number : INT64_MAX;
+}
+
+static int64_t room_in_group(const char *limit_path, const char *used_path)
+{
+	int64_t limit = number_in(limit_path, NULL), used = number_in(used_path, NULL);
+
+	return limit == INT64_MAX || used == INT64_MAX || used > limit ? INT64_MAX : limit - used;
+}
+
+/*
+ * How many bytes of memory can be had. A memfd lies on a mount without a size limit: fallocate of more than the machine
+ * has does not say ENOSPC, it calls the out-of-memory killer. So the question is asked first.
+ */
+static int64_t memory_room(void)
+{
+	int64_t room = number_in("/proc/meminfo", "MemAvailable:");
+	int64_t v2 = room_in_group("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current");
+	int64_t v1 = room_in_group("/sys/fs/cgroup/memory/memory.limit_in_bytes",
+				   "/sys/fs/cgroup/memory/memory.usage_in_bytes");
+
+	room = room > INT64_MAX / 1024 ? INT64_MAX : room * 1024;
+	room = v2 < room ? v2 : room;
+	return v1 < room ? v1 : room;
+}
+
+#define ASK_FROM_BYTES ((size_t)1 << 20) /* below, the question (about 50 us) costs more than the answer is worth */
+
 static int allocate(int fd, size_t size)
 {
 	int rc;
 
 	if (size > (size_t)INT64_MAX)
 		return -EFBIG;
+	if (size >= ASK_FROM_BYTES && (int64_t)size > memory_room())
+		return -ENOSPC;
 	do {
 		rc = fallocate(fd, 0, 0, (off_t)size) < 0 ? -errno : 0;
 	} while (rc == -EINTR);

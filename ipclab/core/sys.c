@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "sys.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -137,6 +139,54 @@ int identity_alive(identity who)
 	if (state == 'Z' || state == 'X')
 		return 0;
 	return who == pack(pid, start_time) || who == pack(pid, 0);
+}
+
+/* Whether one of the pids in a "children" file (proc_pid_task(5): numbers and blanks) is alive; -errno. */
+static int any_alive_in(int fd)
+{
+	char text[4096], *at = text, *end;
+	ssize_t size = read(fd, text, sizeof text - 1);
+	uint64_t start_time;
+	char state;
+	long pid;
+
+	if (size < 0)
+		return -errno;
+	if (size == sizeof text - 1)
+		return 1; /* hundreds of children: no need to count on */
+	text[size] = '\0';
+	while ((pid = strtol(at, &end, 10)) > 0 && end != at) {
+		if (read_stat((pid_t)pid, &state, &start_time) == 0 && state != 'Z' && state != 'X')
+			return 1;
+		at = end;
+	}
+	return 0;
+}
+
+int any_child_alive(void)
+{
+	char path[300];
+	struct dirent *entry;
+	siginfo_t info;
+	DIR *tasks;
+	int fd, alive = 0;
+
+	if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 && errno == ECHILD)
+		return 0;
+	tasks = opendir("/proc/self/task");
+	if (!tasks)
+		return 1;
+	while (!alive && (entry = readdir(tasks))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof path, "/proc/self/task/%s/children", entry->d_name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		alive = fd < 0 || any_alive_in(fd) != 0;
+		if (fd >= 0)
+			close(fd);
+	}
+	closedir(tasks);
+	return alive;
 }
 
 uint64_t pid_namespace(void)

@@ -35,6 +35,8 @@ static inline pid_t identity_pid(identity who)
 }
 /* 1 alive, 0 gone or a zombie. Where /proc is hidden, the pid alone decides. */
 int identity_alive(identity who);
+/* 1 when this process has a child that is not a zombie, or when that cannot be read; else 0. */
+int any_child_alive(void);
 /* The inode of this process's pid namespace; 0 when it cannot be read. */
 uint64_t pid_namespace(void);
 

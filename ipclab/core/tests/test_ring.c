@@ -1,0 +1,252 @@
+/* The ring between threads of one process (each with a handle of its own), so that ThreadSanitizer sees both sides. */
+#define _GNU_SOURCE
+#include "core/ring.h"
+
+#include <pthread.h>
+
+#include "core/message.h"
+#include "test.h"
+
+/* Puts and gets through one handle, as one process that is both ends. */
+static void pass_through(struct ring *ring, const void *message, size_t size)
+{
+	const void *got;
+
+	CHECK_EQ(ring_put(ring, message, size), 0);
+	CHECK_EQ(ring_peek(ring, &got), size);
+	CHECK(memcmp(got, message, size) == 0);
+	ring_consume(ring);
+}
+
+static int every_length_wraps(void)
+{
+	static const size_t capacities[] = {1, 7, 8, 9, 100, 4087, 4088, 4089, 5000, 65536};
+	unsigned char message[65536];
+	struct ring ring;
+
+	message_fill(message, sizeof message);
+	for (size_t c = 0; c < sizeof capacities / sizeof *capacities; c++) {
+		size_t step = capacities[c] > 5000 ? 977 : 1;
+
+		CHECK_EQ(ring_create(&ring, NULL, capacities[c]), 0);
+		for (size_t size = 0; size <= capacities[c]; size += step) {
+			pass_through(&ring, message, size);
+			pass_through(&ring, message, capacities[c] - size);
+		}
+		CHECK_EQ(ring_used_bytes(&ring), 0);
+		ring_close(&ring);
+	}
+	return 0;
+}
+
+static int full_empty_and_too_large(void)
+{
+	const void *got;
+	struct ring ring;
+	int count = 0;
+
+	CHECK_EQ(ring_create(&ring, NULL, 0), -EINVAL);
+	CHECK_EQ(ring_create(&ring, NULL, 1000), 0);
+	CHECK_EQ(ring_peek(&ring, &got), -EAGAIN);
+	CHECK_EQ(ring_put(&ring, "", 1001), -EMSGSIZE);
+	while (ring_put(&ring, &count, sizeof count) == 0)
+		count++;
+	CHECK_EQ(ring_put(&ring, &count, sizeof count), -EAGAIN);
+	CHECK_EQ(ring_wait(&ring, RING_PRODUCER, sizeof count, monotonic_ns() + 1000), -ETIMEDOUT);
+	for (int i = 0; i < count; i++) {
+		CHECK_EQ(ring_peek(&ring, &got), sizeof count);
+		CHECK(memcmp(got, &i, sizeof i) == 0);
+		ring_consume(&ring);
+	}
+	CHECK_EQ(ring_wait(&ring, RING_CONSUMER, 0, monotonic_ns() + 1000), -ETIMEDOUT);
+	ring_close(&ring);
+	return 0;
+}
+
+static int what_was_put_is_got_after_the_close(void)
+{
+	struct ring producer, consumer;
+	const void *got;
+
+	CHECK_EQ(ring_create(&producer, NULL, 100), 0);
+	CHECK_EQ(ring_attach(&consumer, producer.segment.fd), 0);
+	CHECK_EQ(ring_put(&producer, "abc", 3), 0);
+	ring_close(&producer);
+	CHECK_EQ(ring_wait(&consumer, RING_CONSUMER, 0, NO_DEADLINE), 0);
+	CHECK_EQ(ring_peek(&consumer, &got), 3);
+	ring_consume(&consumer);
+	CHECK_EQ(ring_peek(&consumer, &got), -EPIPE);
+	CHECK_EQ(ring_wait(&consumer, RING_CONSUMER, 0, NO_DEADLINE), -EPIPE);
+	ring_close(&consumer);
+	return 0;
+}
+
+static int a_producer_learns_of_the_close(void)
+{
+	struct ring producer, consumer;
+
+	CHECK_EQ(ring_create(&producer, NULL, 100), 0);
+	CHECK_EQ(ring_attach(&consumer, producer.segment.fd), 0);
+	CHECK_EQ(ring_claim(&consumer, RING_CONSUMER), 0);
+	CHECK_EQ(ring_put(&producer, "abc", 3), 0);
+	ring_close(&consumer);
+	CHECK_EQ(ring_put(&producer, "abc", 3), -EPIPE);
+	ring_close(&producer);
+	return 0;
+}
+
+static int spoilt_lengths_are_refused(void)
+{
+	struct ring ring;
+	const void *got;
+	uint64_t bad[] = {101, 5000, UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63};
+
+	CHECK_EQ(ring_create(&ring, NULL, 100), 0);
+	CHECK_EQ(ring_put(&ring, "abc", 3), 0);
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		memcpy(ring.data, &bad[i], 8);
+		CHECK_EQ(ring_peek(&ring, &got), -EBADMSG);
+	}
+	ring_close(&ring);
+	return 0;
+}
+
+static void claim_both(void *argument)
+{
+	CHECK_EQ(ring_claim(argument, RING_PRODUCER), -EBUSY); /* the parent's */
+	CHECK_EQ(ring_claim(argument, RING_CONSUMER), 0);
+}
+
+static int one_producer_and_one_consumer(void)
+{
+	struct ring ring;
+	const void *got;
+
+	CHECK_EQ(ring_create(&ring, NULL, 100), 0);
+	CHECK_EQ(ring_put(&ring, "x", 1), 0);
+	CHECK_EQ(ending_of(spawn(claim_both, &ring)), 0);
+	CHECK_EQ(ring_peek(&ring, &got), -EBUSY);
+	ring_close(&ring);
+	return 0;
+}
+
+#define MESSAGES 200000
+
+struct stream {
+	int fd;
+	size_t capacity;
+	uint64_t seed;
+};
+
+static size_t length_of(uint64_t sequence, size_t capacity)
+{
+	uint64_t state = sequence;
+
+	return sequence % 100 == 0 ? capacity : random_below(&state, (uint32_t)(capacity < 200 ? capacity : 200)) + 1;
+}
+
+static void *produce(void *argument)
+{
+	struct stream *stream = argument;
+	unsigned char *message = malloc(stream->capacity);
+	struct ring ring;
+	int rc;
+
+	CHECK_EQ(ring_attach(&ring, stream->fd), 0);
+	for (uint64_t i = 0; i < MESSAGES; i++) {
+		size_t size = length_of(i, stream->capacity);
+
+		message_fill(message, size);
+		message_stamp(message, size, i);
+		while ((rc = ring_put(&ring, message, size)) == -EAGAIN)
+			CHECK_EQ(ring_wait(&ring, RING_PRODUCER, size, SECONDS(60)), 0);
+		CHECK_EQ(rc, 0);
+	}
+	ring_close(&ring);
+	free(message);
+	return NULL;
+}
+
+static void consume_all(struct ring *ring, size_t capacity)
+{
+	const void *got;
+	ssize_t size;
+
+	for (uint64_t i = 0; i < MESSAGES; i++) {
+		while ((size = ring_peek(ring, &got)) == -EAGAIN)
+			CHECK_EQ(ring_wait(ring, RING_CONSUMER, 0, SECONDS(60)), 0);
+		CHECK_EQ(size, length_of(i, capacity));
+		CHECK_EQ(message_check(got, (size_t)size, i), 0);
+		ring_consume(ring);
+	}
+}
+
+/* Without spinning every wait goes to sleep: the wake-up protocol is what is tested. */
+static int stream_through(size_t capacity, int spin)
+{
+	struct ring ring;
+	struct stream stream = {.capacity = capacity};
+	pthread_t thread;
+
+	CHECK_EQ(ring_create(&ring, NULL, capacity), 0);
+	if (!spin)
+		ring.side[RING_CONSUMER].spin_ns = 0;
+	stream.fd = ring.segment.fd;
+	CHECK_EQ(pthread_create(&thread, NULL, produce, &stream), 0);
+	consume_all(&ring, capacity);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	CHECK_EQ(ring_wait(&ring, RING_CONSUMER, 0, SECONDS(60)), -EPIPE);
+	ring_close(&ring);
+	return 0;
+}
+
+static int a_stream_arrives_whole_and_in_order(void)
+{
+	return stream_through(64, 1) || stream_through(1000, 1) || stream_through(100000, 1);
+}
+
+static int a_stream_of_sleepers_too(void)
+{
+	return stream_through(64, 0) || stream_through(5000, 0);
+}
+
+static void *wait_for_ever(void *argument)
+{
+	CHECK_EQ(ring_wait(argument, RING_CONSUMER, 0, NO_DEADLINE), -ECANCELED);
+	return NULL;
+}
+
+static int a_cancel_ends_a_wait(void)
+{
+	for (int i = 0; i < 200; i++) {
+		struct ring ring;
+		pthread_t thread;
+
+		CHECK_EQ(ring_create(&ring, NULL, 100), 0);
+		CHECK_EQ(ring_claim(&ring, RING_CONSUMER), 0);
+		CHECK_EQ(pthread_create(&thread, NULL, wait_for_ever, &ring), 0);
+		pass_ns(i * 1000);
+		ring_cancel(&ring);
+		CHECK_EQ(pthread_join(thread, NULL), 0);
+		ring_close(&ring);
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct test tests[] = {
+		{"every_length_wraps", every_length_wraps},
+		{"full_empty_and_too_large", full_empty_and_too_large},
+		{"what_was_put_is_got_after_the_close", what_was_put_is_got_after_the_close},
+		{"a_producer_learns_of_the_close", a_producer_learns_of_the_close},
+		{"spoilt_lengths_are_refused", spoilt_lengths_are_refused},
+		{"one_producer_and_one_consumer", one_producer_and_one_consumer},
+		{"a_stream_arrives_whole_and_in_order", a_stream_arrives_whole_and_in_order},
+		{"a_stream_of_sleepers_too", a_stream_of_sleepers_too},
+		{"a_cancel_ends_a_wait", a_cancel_ends_a_wait},
+		{NULL, NULL},
+	};
+
+	return run_tests(tests, argc, argv);
+}
