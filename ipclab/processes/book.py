@@ -1,0 +1,123 @@
+"""The book: what all processes of a launcher say, as one stream in the order in which it was said.
+
+Every entry carries the monotonic time at which its process said it; the clock is the same for all processes. Entries of
+different processes arrive in any order, so the book holds each one back for a short window and emits by time. An entry
+later than the window (its process lost the CPU between taking the time and writing) is emitted when it comes: late is
+better than lost, and its time tells.
+
+Entries of the launcher's own process are written by its own thread; without a pump (see pump.py) nobody else speaks,
+and they are emitted at once.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+#: How long an entry waits for an earlier one of another process. Chosen: several time slices of a busy CPU, and too
+#: short for a reader to notice.
+WINDOW_NS = 30_000_000
+
+Sink = Callable[[str], None]
+
+
+class Entry(NamedTuple):
+    """One thing said. Compares by time, then by arrival."""
+
+    at_ns: int
+    arrival: int
+    role: str
+    pid: int
+    #: "say", "log", "out" (a line of output), or "bare" (a title or check: printed as it is)
+    kind: str
+    text: str
+
+
+class Line(str):
+    """A finished line: a str that knows what it was made of."""
+
+    __slots__ = ("entry",)
+    entry: Entry
+
+
+def render(entry: Entry, origin_ns: int) -> Line:
+    """The line as a reader sees it; the time is the time since the origin."""
+    if entry.kind == "bare":
+        text = entry.text
+    else:
+        mark = "| " if entry.kind == "out" else ""
+        head = f"{(entry.at_ns - origin_ns) / 1e6:6.1f} ms  {entry.role}[{entry.pid}]  {mark}"
+        # A message of several lines stays below its own head.
+        text = head + entry.text.replace("\n", "\n" + " " * len(head))
+    line = Line(text)
+    line.entry = entry
+    return line
+
+
+def printed(text: str) -> str:
+    """The text with everything a terminal might obey shown as an escape; newlines and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+def to_stdout(line: str) -> None:
+    """Print one line. When the reader of our output has gone (`| head`), the rest goes to /dev/null without a word."""
+    out = sys.stdout
+    try:
+        try:
+            out.write(line + "\n")
+        except UnicodeEncodeError:
+            encoding = out.encoding or "ascii"
+            out.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        out.flush()
+    except BrokenPipeError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, out.fileno())
+        os.close(null)
+    except (AttributeError, ValueError):
+        return  # there is no stdout, or it has been closed
+
+
+class Book:
+    """See the module's text. Thread-safe; a signal handler may write while the same thread writes."""
+
+    def __init__(self, sink: Sink | None = None) -> None:
+        self.origin_ns = time.monotonic_ns()
+        #: True while a pump turns the pages; else an entry is emitted as it is written.
+        self.turned_by_pump = False
+        self._sink = sink or to_stdout
+        self._heap: list[Entry] = []
+        self._arrivals = 0
+        self._lock = threading.RLock()
+
+    def write(self, role: str, pid: int, kind: str, text: str, at_ns: int | None = None) -> None:
+        """Enter one thing said, now or at a time in the past."""
+        with self._lock:
+            self._arrivals += 1
+            at_ns = time.monotonic_ns() if at_ns is None else at_ns
+            heapq.heappush(self._heap, Entry(at_ns, self._arrivals, role, pid, kind, printed(text)))
+            if not self.turned_by_pump:
+                self.turn(everything=True)
+
+    def turn(self, everything: bool = False) -> None:
+        """Emit what has waited long enough, or everything."""
+        with self._lock:
+            ripe_ns = time.monotonic_ns() - WINDOW_NS
+            while self._heap and (everything or self._heap[0].at_ns <= ripe_ns):
+                # Taken out first: a sink that raises, or is interrupted, must not see the entry again.
+                self._sink(render(heapq.heappop(self._heap), self.origin_ns))
+
+    def next_turn_s(self) -> float | None:
+        """In how many seconds the next entry will be ripe; None: none waits."""
+        with self._lock:
+            if not self._heap:
+                return None
+            return max(0, self._heap[0].at_ns + WINDOW_NS - time.monotonic_ns()) / 1e9

@@ -1,0 +1,144 @@
+"""The pump: one thread of the launcher that reads every pipe of its roles and turns the book's pages.
+
+It runs from the release of the roles to the end of the launcher, and is stopped for the moment of every fork in
+between, so that the launcher is single-threaded whenever it forks (unless its program has threads of its own). Without
+it nobody reads: a role that speaks before the release would wait, but before the release no role runs.
+
+It takes no signals: they are for the launcher's main thread, whose blocking calls they interrupt.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable
+
+from ipclab.errors import IpclabError
+
+#: Bytes of one read; the kernel's pipe holds as many.
+_READ_BYTES = 65536
+#: Reads of one pipe in one turn, so that one talkative role does not keep the others from being heard.
+_READS_PER_TURN = 4
+#: How long the launcher waits for the pump to have heard everything; it takes microseconds unless our own output blocks.
+_SYNC_S = 5.0
+
+#: Takes what was read; empty bytes say that the last writer has closed.
+Consumer = Callable[[bytes], None]
+
+
+class Pump:
+    """See the module's text. `tick` is called at every turn and returns the seconds after which to call it again."""
+
+    def __init__(self, tick: Callable[[], float | None]) -> None:
+        self._tick = tick
+        self._consumers: dict[int, Consumer] = {}
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._wanted = 0
+        self._served = 0
+        self._heard = threading.Condition()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    @property
+    def wake_fd(self) -> int:
+        """The descriptor it is woken through; the launcher's other processes close it."""
+        return self._wake
+
+    def add(self, fd: int, consumer: Consumer) -> None:
+        """Read this descriptor from now on; the pump owns it. Only while the thread does not run."""
+        assert self._thread is None
+        os.set_blocking(fd, False)
+        self._consumers[fd] = consumer
+
+    def fds(self) -> list[int]:
+        """What it reads."""
+        return list(self._consumers)
+
+    def start(self) -> None:
+        """Start the thread."""
+        if self._thread is not None:
+            return
+        self._stopping = False
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            thread = threading.Thread(target=self._run, name="ipclab-pump", daemon=True)
+            thread.start()
+            self._thread = thread
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def pause(self) -> bool:
+        """End the thread, at most one turn later; True: it ran."""
+        thread = self._thread
+        if thread is None:
+            return False
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+        thread.join()
+        self._thread = None
+        return True
+
+    def sync(self) -> None:
+        """Return when everything that was written before the call has been taken. Raises IpclabError after 5 s."""
+        if self._thread is None:
+            self._turn(0)
+            return
+        with self._heard:
+            self._wanted += 1
+            wanted = self._wanted
+            os.eventfd_write(self._wake, 1)
+            if not self._heard.wait_for(lambda: self._served >= wanted or self._thread is None, _SYNC_S):
+                raise IpclabError("our own output is blocked", hint="something reads it too slowly, or not at all")
+
+    def close(self) -> None:
+        """End the thread and close every pipe."""
+        self.pause()
+        for fd in self._consumers:
+            os.close(fd)
+        self._consumers.clear()
+        if self._wake >= 0:
+            os.close(self._wake)
+            self._wake = -1
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._turn(self._tick())
+        with self._heard:
+            self._heard.notify_all()
+
+    def _turn(self, timeout_s: float | None) -> None:
+        poller = select.poll()
+        poller.register(self._wake, select.POLLIN)
+        for fd in self._consumers:
+            poller.register(fd, select.POLLIN)
+        wanted = self._wanted
+        more = self._wanted > self._served
+        poller.poll(0 if more else None if timeout_s is None else timeout_s * 1e3 + 1)
+        self._drain_wake()
+        left = [self._read(fd) for fd in list(self._consumers)]
+        if not any(left):
+            with self._heard:
+                self._served = max(self._served, wanted)
+                self._heard.notify_all()
+
+    def _drain_wake(self) -> None:
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError:
+            return
+
+    def _read(self, fd: int) -> bool:
+        """Read what is there; True: there may be more."""
+        for _ in range(_READS_PER_TURN):
+            try:
+                data = os.read(fd, _READ_BYTES)
+            except BlockingIOError:
+                return False
+            self._consumers[fd](data)
+            if not data:
+                del self._consumers[fd]
+                os.close(fd)
+                return False
+        return True

@@ -1,0 +1,220 @@
+"""Stage: a demo. Roles, narration, checks, and a verdict.
+
+    def main() -> int:
+        with Stage("pipe", "What does a pipe do when it is full?") as stage:
+            writer = stage.spawn("writer", fill)
+            stage.release()
+            stage.check(stage.asleep_in(writer, syscall="write"), "the writer sleeps in write")
+            stage.verdict("A full pipe puts its writer to sleep.")
+        return stage.exit_code
+
+Everything is one ordered stream on stdout, plain ASCII of ours: titles, narration with its time, `ok:` and `FAILED:`.
+The verdict is printed last, when all roles have ended and every check has passed. A role that an exception ended, or
+the deadline, is a failed check.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from ipclab.errors import IpclabError, Unavailable
+from ipclab.processes import logs, procfs
+from ipclab.processes.spawn import Launcher, Process
+
+#: Exit codes of a demo.
+PASSED, FAILED, NOT_HERE, INTERRUPTED = 0, 1, 77, 130
+
+_WORDS = {
+    "R": "runs",
+    "S": "sleeps",
+    "D": "sleeps uninterruptibly",
+    "T": "is stopped",
+    "t": "is stopped by a tracer",
+    "Z": "is a zombie",
+    "X": "is gone",
+    "I": "is idle",
+}
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """A process as /proc shows it at one moment."""
+
+    role: str
+    pid: int
+    #: R S D T t Z X I
+    state: str
+    #: The kernel function it sleeps in; None: it does not sleep, or the kernel does not tell.
+    wchan: str | None
+    #: The system call it is blocked in; None: none, or the kernel does not tell.
+    syscall: str | None
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP arrived: leave as after Ctrl-C."""
+
+
+class Stage(Launcher):
+    """See the module's text. Leaving the block sets `exit_code`; it raises only what is a mistake in the demo itself."""
+
+    def __init__(self, name: str, question: str, *, deadline_s: float = 30.0) -> None:
+        super().__init__(deadline_s=deadline_s)
+        self.name = name
+        self.question = question
+        self.failed: list[str] = []
+        self.passed: list[str] = []
+        self._verdict = ""
+        self._ended: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """0 all checks passed, 1 not, 77 not here, 130 interrupted; 128 + n for another signal that ended it."""
+        if self._ended is not None:
+            return self._ended
+        return FAILED if self.failed else PASSED
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if threading.current_thread() is threading.main_thread():
+            for signo in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(signo) == signal.SIG_DFL:
+                    self._handlers[signo] = signal.signal(signo, _terminate)
+        self._bare(f"{self.name}: {self.question}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if os.getpid() != self.pid:
+            return None
+        for signo in self._handlers:
+            signal.signal(signo, signal.SIG_IGN)  # a second one must not cut the cleaning up short
+        try:
+            super().__exit__(kind, error, trace)
+        except (IpclabError, KeyboardInterrupt) as later:
+            error = error or later
+        finally:
+            for signo, handler in self._handlers.items():
+                signal.signal(signo, handler)
+        return self._conclude(error)
+
+    # --- what a demo says ---
+
+    def scene(self, title: str) -> None:
+        """A title: what comes now."""
+        self._bare(f"\n-- {title}")
+
+    def say(self, text: str) -> None:
+        """Narration by the stage's own process."""
+        if os.getpid() != self.pid:
+            logs.say(text)
+        else:
+            self._book.write("stage", self.pid, "say", text)
+
+    def check(self, ok: bool, what: str) -> bool:
+        """Print and remember whether it is as it should be; returns `ok`."""
+        (self.passed if ok else self.failed).append(what)
+        self._bare(f"{'ok' if ok else 'FAILED'}: {what}")
+        return bool(ok)
+
+    def verdict(self, sentence: str) -> None:
+        """The demo's last line; printed when the block is left, if every check has passed."""
+        self._verdict = sentence
+
+    def _bare(self, text: str) -> None:
+        self._book.write(self.name, self.pid, "bare", text)
+
+    # --- what a demo sees ---
+
+    def look(self, process: Process) -> Observation:
+        """The process as /proc shows it now; narrated."""
+        seen = Observation(
+            role=process.role,
+            pid=process.pid,
+            state=process.state(),
+            wchan=procfs.wchan(process.pid),
+            syscall=procfs.syscall(process.pid),
+        )
+        text = f"{seen.role}[{seen.pid}] {_WORDS.get(seen.state, 'is')} ({seen.state})"
+        if seen.syscall:
+            text += f", in system call {seen.syscall}"
+        if seen.wchan:
+            text += f", in kernel function {seen.wchan}"
+        self.say(text)
+        return seen
+
+    def asleep_in(self, process: Process, *, syscall: str | None = None, timeout_s: float = 5.0) -> bool:
+        """Wait until it sleeps and goes on sleeping; False when the time is over or it has ended.
+
+        Sleeping is state S or D at four looks 2 ms apart, with its count of voluntary context switches unchanged, and
+        in this system call where the kernel tells: what it waits for has not come, so it will not by itself.
+        """
+        until = time.monotonic() + timeout_s
+        looks, before = 0, None
+        while time.monotonic() < until:
+            state = process.state()
+            if state in "ZX":
+                return False
+            now = procfs.voluntary_switches(process.pid)
+            call = procfs.syscall(process.pid)
+            fits = syscall is None or call is None or procfs.same_call(call, syscall)
+            looks = looks + 1 if state in "SD" and fits and now == before else 0
+            if looks >= 3:
+                return True
+            before = now
+            time.sleep(0.002)
+        return False
+
+    # --- how it ends ---
+
+    def _conclude(self, error: BaseException | None) -> bool:
+        """Set the exit code and print the last line; True: the exception has been dealt with."""
+        missing = next((process.error for process in self.processes if process.unavailable), "")
+        if isinstance(error, Unavailable) or (missing and (error is None or isinstance(error, IpclabError))):
+            self._ended = NOT_HERE
+            self._bare(f"{self.name}: not here: {error if isinstance(error, Unavailable) else missing}")
+            return True
+        self._check_roles()
+        self._ended = self._code(error)
+        if isinstance(error, IpclabError):
+            self._bare(f"{self.name}: FAILED: {error}")
+        elif self._ended == FAILED:
+            self._bare(f"{self.name}: FAILED: {len(self.failed)} of {len(self.failed) + len(self.passed)} checks")
+        elif self._ended == PASSED and self._verdict:
+            self._bare(f"{self.name}: {self._verdict}")
+        return error is None or isinstance(error, IpclabError | KeyboardInterrupt | _Terminated)
+
+    def _code(self, error: BaseException | None) -> int:
+        if isinstance(error, _Terminated):
+            return 128 + int(error.args[0])
+        if isinstance(error, KeyboardInterrupt) and not self.deadline_passed:
+            return INTERRUPTED
+        return FAILED if self.failed or error is not None else PASSED
+
+    def _check_roles(self) -> None:
+        for process in self.processes:
+            who = f"{process.role}[{process.pid}]"
+            if process.error:
+                self.check(False, f"{who} ended with {process.error}")
+            if process._cause == "deadline":
+                self.check(False, f"{who} was still there at the deadline of {self._deadline_s:g} s")
+
+    def _pass_deadline(self) -> None:
+        first = not self.deadline_passed
+        super()._pass_deadline()
+        # The demo's own thread may wait for something that will never come now: wake it as Ctrl-C would.
+        if first and threading.current_thread() is not threading.main_thread():
+            handler = signal.getsignal(signal.SIGINT)
+            if handler is signal.default_int_handler and threading.main_thread().ident is not None:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
+def _terminate(signo: int, frame: FrameType | None) -> None:
+    raise _Terminated(signo)
