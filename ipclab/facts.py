@@ -106,10 +106,16 @@ def _machine() -> Iterator[Fact]:
         note = note or "WSL"
     yield Fact(group="machine", name="kernel", value=uname.release, source="uname(2)", note=note)
     yield Fact(group="machine", name="architecture", value=uname.machine, source="uname(2)")
-    yield Fact(group="machine", name="C library", value=" ".join(platform.libc_ver()) or None, source="the interpreter")
+    yield Fact(
+        group="machine",
+        name="C library",
+        value=" ".join(platform.libc_ver()).strip() or "not glibc",
+        source="the interpreter",
+    )
     yield Fact(group="machine", name="page size", value=resource.getpagesize(), unit="bytes", source="sysconf(3)")
-    pid_max = _number("/proc/sys/kernel/pid_max")
-    yield Fact(group="machine", name="largest pid", value=pid_max, source="/proc/sys/kernel/pid_max")
+    pid_max = "/proc/sys/kernel/pid_max"
+    value = _number(pid_max)
+    yield Fact(group="machine", name="largest pid", value=value, source=pid_max, note=_unread(value))
 
 
 def _processors() -> Iterator[Fact]:
@@ -173,14 +179,15 @@ def _privileges() -> Iterator[Fact]:
     yield _word("seccomp", _SECCOMP.get(status.get("Seccomp", "")), "/proc/self/status Seccomp")
     yield _word("no_new_privs", status.get("NoNewPrivs"), "/proc/self/status NoNewPrivs")
     paranoid = "/proc/sys/kernel/perf_event_paranoid"
-    yield Fact(group="privileges", name="perf_event_paranoid", value=_number(paranoid), source=paranoid)
+    level = _number(paranoid)
+    yield Fact(group="privileges", name="perf_event_paranoid", value=level, source=paranoid, note=_unread(level))
     yield _user_namespaces()
 
 
 def _python() -> Iterator[Fact]:
     yield Fact(group="python", name="version", value=platform.python_version(), source=sys.implementation.name)
-    yield Fact(group="python", name="interpreter", value=sys.executable or None, source="sys.executable")
-    encoding = getattr(sys.stdout, "encoding", None)
+    yield Fact(group="python", name="interpreter", value=sys.executable or "unknown", source="sys.executable")
+    encoding = getattr(sys.stdout, "encoding", None) or "none"
     yield Fact(group="python", name="output encoding", value=encoding, source="sys.stdout")
 
 
@@ -201,7 +208,7 @@ def _capabilities(status: dict[str, str]) -> Fact:
 def _user_namespaces() -> Fact:
     most = "/proc/sys/user/max_user_namespaces"
     count = _number(most)
-    note = ""
+    note = _unread(count)
     if _text("/proc/sys/kernel/unprivileged_userns_clone") == "0":
         note = "only with CAP_SYS_ADMIN (kernel.unprivileged_userns_clone is 0)"
     elif _text("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1":
@@ -232,8 +239,13 @@ def _status() -> dict[str, str]:
     return {name: value.strip() for name, _, value in pairs}
 
 
+def _unread(value: object) -> str:
+    """The note of a fact that may be hidden."""
+    return "cannot be read" if value is None else ""
+
+
 def _word(name: str, value: str | None, source: str) -> Fact:
-    return Fact(group="privileges", name=name, value=value, source=source, note="" if value else "cannot be read")
+    return Fact(group="privileges", name=name, value=value, source=source, note=_unread(value))
 
 
 def _mounted_at(point: str) -> str | None:
