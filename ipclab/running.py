@@ -54,6 +54,7 @@ def run(demo: Demo, write: Callable[[bytes], object], *, deadline_s: float = DEA
     and on whatever `write` raises, the demo is stopped, everything of it is removed, and the exception goes on.
     """
     others = _children()
+    earlier = {(leftover.kind, leftover.name) for leftover in registry.clean()}
     try:
         with _subreaper():
             ended = _watch(demo, write, deadline_s)
@@ -63,12 +64,13 @@ def run(demo: Demo, write: Callable[[bytes], object], *, deadline_s: float = DEA
             _end_orphans(others)
             registry.clean()
         raise
-    return msgspec.structs.replace(ended, orphans=orphans, leftovers=_left_by_the_dead())
+    return msgspec.structs.replace(ended, orphans=orphans, leftovers=_left_since(earlier))
 
 
-def _left_by_the_dead() -> tuple[Leftover, ...]:
-    """Clean; what was found, but for what another pid namespace has to judge."""
-    return tuple(leftover for leftover in registry.clean() if leftover.kind != "journal")
+def _left_since(earlier: set[tuple[str, str]]) -> tuple[Leftover, ...]:
+    """Clean; what was found, but for what was there before the demo and what another pid namespace has to judge."""
+    found = registry.clean()
+    return tuple(one for one in found if one.kind != "journal" and (one.kind, one.name) not in earlier)
 
 
 def _watch(demo: Demo, write: Callable[[bytes], object], deadline_s: float) -> DemoRun:
