@@ -203,6 +203,7 @@ int segment_attach_named(struct segment *segment, const char *name, uint32_t kin
 	int fd = shm_open(name, O_RDWR | O_CLOEXEC, 0);
 	int rc;
 
+	*segment = (struct segment){.fd = -1}; /* so that closing after a failure is harmless */
 	if (fd < 0)
 		return -errno;
 	rc = segment_attach(segment, fd, kind, mirror);

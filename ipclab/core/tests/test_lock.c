@@ -157,8 +157,12 @@ static int a_killed_holder_is_always_noticed(void)
 	int died = 0, rc;
 
 	for (int i = 0; i < KILLS; i++) {
+		uint64_t before = __atomic_load_n(&guarded->a, __ATOMIC_SEQ_CST);
 		pid_t pid = spawn(tear_for_ever, guarded);
 
+		/* one in four is killed while it still starts */
+		while (i % 4 && __atomic_load_n(&guarded->a, __ATOMIC_SEQ_CST) == before)
+			cpu_relax();
 		/* compete with it part of the time */
 		for (int64_t until = monotonic_ns() + random_below(&seed, 400000); monotonic_ns() < until;) {
 			if (i % 2)
