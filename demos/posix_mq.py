@@ -12,7 +12,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import posix_ipc
 
@@ -44,17 +44,15 @@ def main() -> int:
 @contextmanager
 def new_queue(label: str) -> Iterator[posix_ipc.MessageQueue]:
     name = registry.new_name("posix-mq", label)
-    try:
-        queue = posix_ipc.MessageQueue(name, posix_ipc.O_CREX, mode=0o600, max_messages=ROOM, max_message_size=64)
-    except (posix_ipc.Error, OSError) as error:
-        registry.forget("posix-mq", name)
-        raise Unavailable(f"no POSIX queue: {error}", hint="see `ipclab doctor` and `ipclab clean`") from error
-    try:
+    with ExitStack() as undo:
+        undo.callback(registry.forget, "posix-mq", name)
+        try:
+            queue = posix_ipc.MessageQueue(name, posix_ipc.O_CREX, mode=0o600, max_messages=ROOM, max_message_size=64)
+        except (posix_ipc.Error, OSError) as error:
+            raise Unavailable(f"no POSIX queue: {error}", hint="see `ipclab doctor` and `ipclab clean`") from error
+        undo.callback(queue.close)
+        undo.callback(queue.unlink)
         yield queue
-    finally:
-        queue.unlink()
-        queue.close()
-        registry.forget("posix-mq", name)
 
 
 # --- 1: priorities ---------------------------------------------------------------------------------------------------
@@ -86,19 +84,19 @@ def receive_all(name: str) -> int:
 # --- 2: a full queue -------------------------------------------------------------------------------------------------
 def full_queue_puts_its_sender_to_sleep(stage: Stage, queue: posix_ipc.MessageQueue) -> None:
     stage.scene(f"The queue has room for {ROOM} messages, and a sender has {ROOM + 1}")
-    sender = stage.spawn("sender", send_one_too_many, queue.name)
+    sender = stage.spawn("sender", send_numbers, queue.name, ROOM + 1)
     stage.check(stage.asleep_in(sender, syscall="mq_timedsend"), "sender sleeps in mq_send(3)")
     stage.look(sender)
     inside, room = queue.current_messages, queue.max_messages
     stage.check(inside == room, f"the queue is full: {inside} of {room} messages")
     stage.say(f"we take one out: {take(queue)!r}")
     stage.check(sender.wait(5).exit_code == 0, "that made room: sender woke up, sent its last one and ended")
-    stage.check([take(queue) for _ in range(ROOM)] == ["1", "2", "3", "4"], "the rest came out in order, none is lost")
+    stage.check([take(queue) for _ in range(ROOM)] == ["1", "2", "3", "4"], "the others came out in order, none is lost")
 
 
-def send_one_too_many(name: str) -> None:
+def send_numbers(name: str, count: int) -> None:
     queue = posix_ipc.MessageQueue(name)
-    for number in range(ROOM + 1):
+    for number in range(count):
         queue.send(str(number), timeout=5)
 
 
@@ -115,7 +113,7 @@ def notification_comes_once(stage: Stage, queue: posix_ipc.MessageQueue) -> None
     rival = stage.spawn("rival", ask_too, queue.name)
     stage.check(rival.wait(5).exit_code == 0, "only one process may ask: a second one is told EBUSY")
 
-    sender = stage.spawn("sender", send_news, queue.name, 3)
+    sender = stage.spawn("sender", send_numbers, queue.name, 3)
     sender.wait(5)
     news = pending_news()
     stage.check(len(news) == 1, f"{queue.current_messages} messages arrived, {len(news)} signal: a request counts once")
@@ -123,11 +121,11 @@ def notification_comes_once(stage: Stage, queue: posix_ipc.MessageQueue) -> None
     stage.check(bool(told), f"its si_code is SI_MESGQ, its si_pid {sender.pid}: the sender of the first message")
 
     queue.request_notification(NEWS)
-    stage.spawn("sender", send_news, queue.name, 1).wait(5)
+    stage.spawn("sender", send_numbers, queue.name, 1).wait(5)
     stage.check(not pending_news(), "asked again, one more message, no signal: the queue was not empty")
 
     stage.say("we take all out: " + ", ".join(take(queue) for _ in range(4)))
-    stage.spawn("sender", send_news, queue.name, 1).wait(5)
+    stage.spawn("sender", send_numbers, queue.name, 1).wait(5)
     stage.check(len(pending_news()) == 1, "the next message found the queue empty: now the signal came")
 
 
@@ -138,12 +136,6 @@ def ask_too(name: str) -> int:
         say(f"mq_notify refused: {error}")
         return 0
     return 1
-
-
-def send_news(name: str, count: int) -> None:
-    queue = posix_ipc.MessageQueue(name)
-    for number in range(count):
-        queue.send(f"news {number}", timeout=5)
 
 
 def pending_news() -> list[signal.struct_siginfo]:
