@@ -19,6 +19,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from ipclab.errors import IpclabError, NoRoom, UsageError, from_os_error
+from ipclab.mechanisms.data._rights import recv_rights, send_rights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +44,7 @@ class Cloakroom:
         """Put the descriptors of one side away; this process's own copies are closed, also when it fails."""
         mine = list(fds)
         try:
-            socket.send_fds(self._left if side == "a" else self._right, [b"fds"], mine, socket.MSG_DONTWAIT)
+            send_rights(self._left if side == "a" else self._right, b"fds", mine, socket.MSG_DONTWAIT)
         except OSError as err:
             hint = "raise RLIMIT_NOFILE (ulimit -n)"
             raise NoRoom(f"{self._what}: too many descriptors", hint=hint, errno=err.errno, syscall="sendmsg") from err
@@ -56,18 +57,17 @@ class Cloakroom:
         if self._left.fileno() < 0:
             raise IpclabError(f"{self._what}: the link is closed")
         box = self._right if side == "a" else self._left
-        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         try:
-            _, fds, msg_flags, _ = socket.recv_fds(box, 8, _MOST_FDS, flags)
+            _, fds, lost = recv_rights(box, 8, _MOST_FDS, socket.MSG_DONTWAIT)
         except BlockingIOError:
             raise UsageError(f"{self._what}: side {side!r} has been taken already") from None
         except OSError as err:
             raise from_os_error(err, self._what, syscall="recvmsg") from err
-        if msg_flags & socket.MSG_CTRUNC:  # the kernel could not install them all: this process is at RLIMIT_NOFILE
+        if lost:  # the kernel could not install them all: this process is at RLIMIT_NOFILE
             for fd in fds:
                 os.close(fd)
             raise NoRoom(f"{self._what}: no descriptor left in this process", hint="raise RLIMIT_NOFILE (ulimit -n)")
-        return list(fds)
+        return fds
 
     def close(self) -> None:
         """Give this process's copy back; descriptors that nobody can fetch any more are closed by the kernel."""

@@ -50,6 +50,7 @@ from typing import TYPE_CHECKING, Self
 from ipclab.errors import BufferTooSmall, IpclabError, MessageTooLarge, NoRoom, PeerGone, from_os_error
 from ipclab.mechanisms.base import Deadline, End, Link, Peer
 from ipclab.mechanisms.data._pipes import fd_limit
+from ipclab.mechanisms.data._rights import recv_rights, send_rights
 from ipclab.mechanisms.data._sockets import FILES_HINT, fetch, put_away
 from ipclab.mechanisms.data._streams import byte_view, wait_ready
 from ipclab.records import Limit, Mechanism, Probe
@@ -106,7 +107,7 @@ def limits() -> tuple[Limit, ...]:
     )
 
 
-# --- the two calls everything else is made of --------------------------------------------------------------------------
+# --- the two calls everything else is made of ---------------------------------------------------------------------
 
 
 def send_fd(sock: socket.socket, fd: int, note: bytes = b"fd", flags: int = 0) -> None:
@@ -115,7 +116,7 @@ def send_fd(sock: socket.socket, fd: int, note: bytes = b"fd", flags: int = 0) -
     Raises PeerGone, NoRoom (too many in flight), BlockingIOError as the socket and `flags` have it.
     """
     try:
-        socket.send_fds(sock, [note], [fd], flags | socket.MSG_NOSIGNAL)
+        send_rights(sock, note, [fd], flags)
     except BlockingIOError:
         raise
     except OSError as err:
@@ -132,16 +133,16 @@ def recv_fd(sock: socket.socket, note_bytes: int = 256, flags: int = 0) -> tuple
     dropped it), IpclabError when a message came without one, BlockingIOError as the socket and `flags` have it.
     """
     try:
-        note, fds, msg_flags, _ = socket.recv_fds(sock, note_bytes, 1, flags | socket.MSG_CMSG_CLOEXEC)
+        note, fds, lost = recv_rights(sock, note_bytes, 1, flags)
     except BlockingIOError:
         raise
     except OSError as err:
         raise from_os_error(err, "receiving a descriptor", syscall="recvmsg") from err
-    if fds and not msg_flags & socket.MSG_CTRUNC:
+    if fds and not lost:
         return fds[0], note
     for fd in fds:  # more than one was sent: we made room for one, the kernel dropped the others
         os.close(fd)
-    if msg_flags & socket.MSG_CTRUNC:
+    if lost:
         text = "a descriptor was lost: no room for it in this process, or more than one was sent (MSG_CTRUNC)"
         raise NoRoom(text, hint=_NOFILE_HINT, syscall="recvmsg")
     if not note:
