@@ -30,7 +30,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"labs"}),
     frozenset({"recording"}),
     frozenset({"bench"}),
-    frozenset({"running"}),  # a demo as a process
+    frozenset({"running"}),  # a demo as a process, seen from its parent
+    frozenset({"perform"}),  # the same, seen from inside
     frozenset({"gmp", "states", "mechanisms"}),
     frozenset({"processes"}),
     frozenset({"demos", "facts"}),  # readers of files
@@ -47,7 +48,9 @@ VIEWS_MAY_IMPORT = {"views", "records", "errors"}
 
 #: Longest file, in lines; whoever is longer stands in LONG_FILES with the reason.
 LONGEST_FILE = 450
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {
+    "ipclab/_core.c": "the binding: one short function per call of the core, and their table; none knows another",
+}
 #: Longest demo, in lines: it is read whole, by a newcomer. (Under 150.)
 LONGEST_DEMO = 149
 
