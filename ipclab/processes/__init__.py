@@ -1,11 +1,13 @@
 """How a process of ours is born, speaks, is watched, and dies; and which named kernel objects it may leave behind.
 
-    spawn.py     Launcher and Process: the life of a role, from fork to its Ending
+    spawn.py     Launcher: the life of roles, from fork to Ending
+    process.py   Process: one role
     child.py     what happens in the new process before and after its target runs
     guardian.py  the small process that ends the roles when their launcher is killed
     logs.py      records and narration on their way to the launcher (multiprocessing-logging)
     book.py      the one ordered stream they end up in
     pump.py      the thread that reads every pipe and turns the book's pages
+    interrupts.py  Ctrl-C at an inconvenient moment
     stage.py     Stage: a demo's roles, scenes, checks and verdict
     registry.py  named kernel objects, journalled before they are created
     journal.py   the files the registry writes and the folder they are in

@@ -1,31 +1,18 @@
-"""prctl(2), the two settings a launcher needs."""
+"""prctl(2): the one question the core does not answer yet."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Any
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
-
-
-def _prctl(*arguments: Any) -> None:
-    libc: Any = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(*arguments, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
-
-
-def set_pdeathsig(signo: int) -> None:
-    """Ask for this signal when the thread that forked this process ends."""
-    _prctl(_PR_SET_PDEATHSIG, signo)
-
-
-def set_child_subreaper(on: bool) -> None:
-    """Whether orphans below this process become its children."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, int(on))
+_PR_GET_CHILD_SUBREAPER = 37
 
 
 def is_child_subreaper() -> bool:
-    """Whether they do."""
+    """Whether orphans below this process become its children already: then a launcher leaves it so."""
     value = ctypes.c_int()
-    _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(value))
+    libc: Any = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(value), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return bool(value.value)

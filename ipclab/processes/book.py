@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import select
 import sys
 import threading
 import time
@@ -68,6 +69,29 @@ def printed(text: str) -> str:
     )
 
 
+class Printer:
+    """Prints lines, and does not hang on a reader that does not read (a pager, a stopped terminal) once `hurry` is set:
+    then what cannot be printed at once is dropped."""
+
+    def __init__(self) -> None:
+        self.hurry = False
+
+    def __call__(self, line: str) -> None:
+        if self._writable():
+            to_stdout(line)
+
+    def _writable(self) -> bool:
+        poller = select.poll()
+        try:
+            poller.register(sys.stdout.fileno(), select.POLLOUT)
+        except (AttributeError, OSError, ValueError):
+            return True  # no descriptor: a StringIO, or pytest's
+        while not poller.poll(100):
+            if self.hurry:
+                return False
+        return True
+
+
 def to_stdout(line: str) -> None:
     """Print one line. When the reader of our output has gone (`| head`), the rest goes to /dev/null without a word."""
     out = sys.stdout
@@ -93,7 +117,10 @@ class Book:
         self.origin_ns = time.monotonic_ns()
         #: True while a pump turns the pages; else an entry is emitted as it is written.
         self.turned_by_pump = False
-        self._sink = sink or to_stdout
+        #: The first exception of the sink; after it nothing is emitted.
+        self.error: Exception | None = None
+        self._printer = Printer()
+        self._sink = sink or self._printer
         self._heap: list[Entry] = []
         self._arrivals = 0
         self._lock = threading.RLock()
@@ -113,7 +140,23 @@ class Book:
             ripe_ns = time.monotonic_ns() - WINDOW_NS
             while self._heap and (everything or self._heap[0].at_ns <= ripe_ns):
                 # Taken out first: a sink that raises, or is interrupted, must not see the entry again.
-                self._sink(render(heapq.heappop(self._heap), self.origin_ns))
+                self._emit(render(heapq.heappop(self._heap), self.origin_ns))
+
+    def _emit(self, line: Line) -> None:
+        if self.error is None:
+            try:
+                self._sink(line)
+            except Exception as error:
+                self.error = error
+
+    @property
+    def hurry(self) -> bool:
+        """Whether printing may be cut short because nobody reads."""
+        return self._printer.hurry
+
+    @hurry.setter
+    def hurry(self, value: bool) -> None:
+        self._printer.hurry = value
 
     def next_turn_s(self) -> float | None:
         """In how many seconds the next entry will be ripe; None: none waits."""

@@ -24,10 +24,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from ipclab import _core
 from ipclab.errors import IpclabError, Unavailable
-from ipclab.processes import _prctl, logs
+from ipclab.processes import logs
 
 #: What the wrapper tells the launcher travels under this logger's name and is not shown.
 WRAPPER = "ipclab.role"
@@ -67,7 +69,7 @@ def _be_born(plan: Plan) -> None:
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     if plan.thread_lives:
-        _prctl.set_pdeathsig(signal.SIGKILL)
+        _core.set_pdeathsig(signal.SIGKILL)
     if os.getppid() != plan.launcher_pid:
         os._exit(1)  # it died before the death signal was set
     _reset_signals()
@@ -109,7 +111,7 @@ def _redirect(output_fd: int) -> None:
 
 def _stream(fd: int, mode: str) -> io.TextIOWrapper:
     raw = open(fd, mode + "b", closefd=False)  # noqa: SIM115
-    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[type-var]
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def _pass_barrier(fd: int) -> None:
@@ -141,7 +143,7 @@ def _call(target: Callable[..., object], args: tuple[object, ...]) -> int:
 def _tell(error: BaseException) -> None:
     """One line on the output, and the same to the launcher."""
     where = traceback.extract_tb(error.__traceback__)
-    place = f" ({os.path.basename(where[-1].filename)}:{where[-1].lineno})" if where else ""
+    place = f" ({Path(where[-1].filename).name}:{where[-1].lineno})" if where else ""
     text = str(error) if isinstance(error, IpclabError) else f"{type(error).__name__}: {error}{place}"
     print(" ".join(text.split()), file=sys.stderr)
     if os.environ.get("IPCLAB_DEBUG"):

@@ -16,6 +16,7 @@ import contextlib
 import os
 import select
 import signal
+from pathlib import Path
 
 from ipclab.errors import NoRoom
 from ipclab.processes import procfs
@@ -74,10 +75,10 @@ def _live(reader: int, launcher: int) -> None:
 
 def _let_go(keep: set[int]) -> None:
     """Close every descriptor but these; 0, 1 and 2 become /dev/null."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in keep:
+    for fd in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if fd not in keep:
             with contextlib.suppress(OSError):
-                os.close(int(name))
+                os.close(fd)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in {0, 1, 2} - keep - {null}:
         os.dup2(null, fd)

@@ -75,7 +75,7 @@ def me() -> Owner:
 def pid_namespace() -> int:
     """The inode of this process's pid namespace; 0 where /proc does not tell."""
     try:
-        return os.stat("/proc/self/ns/pid").st_ino
+        return Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
         return 0
 
@@ -92,11 +92,11 @@ def boot_id() -> str:
 
 
 def folder_path() -> Path:
-    """Where the folder is or would be: below $XDG_RUNTIME_DIR when that is ours and writable, else below the temp folder."""
+    """Where the folder is or would be: in $XDG_RUNTIME_DIR when that is ours and writable, else in the temp folder."""
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     if base.startswith("/") and len(os.fsencode(base)) + len("/ipclab") <= _LONGEST_FOLDER_BYTES:
         with suppress(OSError):
-            if os.stat(base).st_uid == os.geteuid() and os.access(base, os.W_OK | os.X_OK):
+            if Path(base).stat().st_uid == os.geteuid() and os.access(base, os.W_OK | os.X_OK):
                 return Path(base) / "ipclab"
     return _temp_folder() / f"ipclab-{os.geteuid()}"
 
@@ -108,7 +108,7 @@ def _temp_folder() -> Path:
     except OSError as err:
         raise Unavailable("no temp folder is writable", hint=hint) from err
     wanted = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
-    if path == os.getcwd() and path not in (*wanted, "/tmp", "/var/tmp", "/usr/tmp"):
+    if Path(path) == Path.cwd() and path not in (*wanted, "/tmp", "/var/tmp", "/usr/tmp"):
         # tempfile's last resort is the current folder; ours is never there.
         raise Unavailable("no temp folder is writable", hint=hint)
     return Path(path)
@@ -118,7 +118,7 @@ def make_folder() -> Path:
     """The folder, made with mode 0700 if need be. Raises when what is there is not ours alone."""
     path = folder_path()
     try:
-        os.mkdir(path, 0o700)
+        path.mkdir(0o700)
     except FileExistsError:
         pass
     except OSError as err:
@@ -129,7 +129,7 @@ def make_folder() -> Path:
             hint="set XDG_RUNTIME_DIR to a folder of yours that is writable",
         ) from err
     else:
-        os.chmod(path, 0o700)  # an umask such as 0277 would have locked us out
+        path.chmod(0o700)  # an umask such as 0277 would have locked us out
     check_folder(path)
     return path
 
@@ -150,7 +150,8 @@ def check_folder(path: Path) -> None:
     elif stat.S_IMODE(seen.st_mode) & 0o777 != 0o700:
         wrong = f"has mode {stat.S_IMODE(seen.st_mode):04o} instead of 0700"
     if wrong:
-        raise IpclabError(f"runtime folder {path} {wrong}", hint="remove it, or set XDG_RUNTIME_DIR to a folder of yours")
+        hint = "remove it, or set XDG_RUNTIME_DIR to a folder of yours"
+        raise IpclabError(f"runtime folder {path} {wrong}", hint=hint)
 
 
 @contextmanager
@@ -219,8 +220,7 @@ class Journal:
     def _remove(self) -> None:
         if self.folder is None:
             return
-        with suppress(FileNotFoundError):
-            os.unlink(self.folder / self.owner.file_name)
+        (self.folder / self.owner.file_name).unlink(missing_ok=True)
         remove_folder_if_empty(self.folder)
 
     def _append(self, line: str) -> None:
@@ -264,7 +264,7 @@ class Journal:
 def remove_folder_if_empty(path: Path) -> None:
     """Remove the folder unless something is in it."""
     with suppress(OSError):
-        os.rmdir(path)
+        path.rmdir()
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -7,15 +7,15 @@
         -> RecordPipe.put_nowait  -->  one shared pipe  -->  pump -> RecordPipe.records -> sub_handler -> book
     a killable role, the same:    -->  a pipe of its own -->
 
-The handler is multiprocessing-logging's; the queue it sends through is ours, because what it comes with, a
+The handler is multiprocessing-logging's; the queue it sends through is ours, because the one it comes with, a
 multiprocessing.Queue, fails a role of a laboratory in ways that were all met:
   - its feeder thread appears with the first record: the role is no longer single-threaded (a fork in it may deadlock),
-    a signal that the role has blocked is delivered to the feeder, which has not, and os._exit loses what it still holds;
+    a signal that the role has blocked is delivered to the feeder, which has not; os._exit loses what it still holds;
   - a SIGKILL in the middle of a record leaves its lock taken for every process;
   - a signal handler that logs while a record is being put waits for its own process's lock;
   - its semaphores have names in /dev/shm for a moment, and a kill in that moment leaves them.
-A RecordPipe has no thread, no lock and no name. It rests on one promise of pipe(7): a write of at most PIPE_BUF bytes is
-atomic. A record is cut into frames of that size, each naming its process and record; the reader puts them together.
+A RecordPipe has no thread, no lock and no name. It rests on one promise of pipe(7): a write of at most PIPE_BUF bytes
+is atomic. A record is cut into frames of that size, each naming its process and record; the reader joins them again.
 A process that is killed between two frames leaves a record that is never finished, and nothing else. `put_nowait`
 returns when the kernel has the record, so os._exit right after it loses nothing. It blocks while the pipe is full.
 
@@ -70,7 +70,7 @@ _decoder = msgspec.msgpack.Decoder(Wire)
 
 
 class RecordPipe:
-    """One end of a pipe of records, with the face of a queue that MultiProcessingHandler wants. Not a descriptor's owner."""
+    """One end of a pipe of records, with the face of the queue MultiProcessingHandler wants. Does not own the fd."""
 
     def __init__(self, fd: int, role: str = "") -> None:
         self.fd = fd
@@ -175,7 +175,7 @@ class RoleHandler(MultiProcessingHandler):  # type: ignore[misc]
     def deliver(self, wire: Wire) -> None:
         """In the launcher: one record that arrived."""
         record = logging.LogRecord(wire.logger, wire.level, "", 0, wire.text, None, None)
-        record.role, record.process, record.monotonic_ns = wire.role, wire.pid, wire.at_ns  # type: ignore[attr-defined]
+        record.role, record.process, record.monotonic_ns = wire.role, wire.pid, wire.at_ns
         self.sub_handler.emit(record)
 
 
@@ -240,10 +240,11 @@ def install(handler: RoleHandler) -> None:
 
 
 def queue_handler(queue: Any, role: str) -> logging.handlers.QueueHandler:
-    """For processes of another start method (spawn, forkserver): a handler that puts records on a multiprocessing queue.
+    """For processes of another start method (spawn, forkserver): a handler that puts records on a queue of theirs.
 
-    The process adds it to its root logger; the launcher reads the same queue with `drain`. The queue's feeder thread
-    holds records back: end such a process by returning, or with queue.close() and queue.join_thread() before os._exit.
+    The process adds it to its root logger; the launcher takes them out of the same queue inside `launcher.listen(queue)`.
+    A multiprocessing.Queue's feeder thread holds records back: end such a process by returning, or with queue.close()
+    and queue.join_thread() before os._exit.
     """
     handler = _StampedQueueHandler(queue)
     handler.role = role
@@ -256,4 +257,5 @@ class _StampedQueueHandler(logging.handlers.QueueHandler):
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         _stamp(record)
         record.role = self.role
-        return super().prepare(record)
+        prepared: logging.LogRecord = super().prepare(record)
+        return prepared

@@ -153,7 +153,7 @@ def wchan(pid: int) -> str | None:
 
 
 def syscall(pid: int) -> str | None:
-    """The system call it is blocked in, by name ("syscall 999" for one without a name here); None: none, or not told."""
+    """The system call it is blocked in ("syscall 999" for one that has no name here); None: none, or not told."""
     text = _read(pid, "syscall")
     first = text.split(None, 1)[0] if text and text.split() else b"running"
     if first in (b"running", b"-1"):
@@ -191,8 +191,8 @@ def children(pid: int) -> list[int]:
     """Its children now, zombies included, of all its threads. Exact for a process that forks nothing meanwhile."""
     found: list[int] = []
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            text = Path(f"/proc/{pid}/task/{thread}/children").read_text("ascii")
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            text = (thread / "children").read_text("ascii")
             found += [int(word) for word in text.split()]
     except FileNotFoundError:
         # The kernel was built without CONFIG_PROC_CHILDREN, or a thread has just ended: ask every process instead.
@@ -204,4 +204,4 @@ def children(pid: int) -> list[int]:
 
 def pids() -> list[int]:
     """Every process this /proc shows."""
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]

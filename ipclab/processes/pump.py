@@ -15,13 +15,13 @@ import signal
 import threading
 from collections.abc import Callable
 
-from ipclab.errors import IpclabError
-
 #: Bytes of one read; the kernel's pipe holds as many.
 _READ_BYTES = 65536
 #: Reads of one pipe in one turn, so that one talkative role does not keep the others from being heard.
 _READS_PER_TURN = 4
-#: How long the launcher waits for the pump to have heard everything; it takes microseconds unless our own output blocks.
+#: After so many, everything that was in the largest pipe (1 MiB) has been read, however much its writers add.
+_READS_OF_A_FULL_PIPE = 16
+#: How long the launcher waits for the pump to have heard everything: microseconds, unless our own output blocks.
 _SYNC_S = 5.0
 
 #: Takes what was read; empty bytes say that the last writer has closed.
@@ -31,8 +31,9 @@ Consumer = Callable[[bytes], None]
 class Pump:
     """See the module's text. `tick` is called at every turn and returns the seconds after which to call it again."""
 
-    def __init__(self, tick: Callable[[], float | None]) -> None:
+    def __init__(self, tick: Callable[[], float | None], close_fd: Callable[[int], None] = os.close) -> None:
         self._tick = tick
+        self._close_fd = close_fd
         self._consumers: dict[int, Consumer] = {}
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -80,23 +81,24 @@ class Pump:
         self._thread = None
         return True
 
-    def sync(self) -> None:
-        """Return when everything that was written before the call has been taken. Raises IpclabError after 5 s."""
+    def sync(self) -> bool:
+        """Return when everything that was written before the call has been taken; False: not within 5 s, because our
+        own output is blocked by whoever reads it."""
         if self._thread is None:
+            self._wanted += 1
             self._turn(0)
-            return
+            return True
         with self._heard:
             self._wanted += 1
             wanted = self._wanted
             os.eventfd_write(self._wake, 1)
-            if not self._heard.wait_for(lambda: self._served >= wanted or self._thread is None, _SYNC_S):
-                raise IpclabError("our own output is blocked", hint="something reads it too slowly, or not at all")
+            return self._heard.wait_for(lambda: self._served >= wanted, _SYNC_S)
 
     def close(self) -> None:
         """End the thread and close every pipe."""
         self.pause()
         for fd in self._consumers:
-            os.close(fd)
+            self._close_fd(fd)
         self._consumers.clear()
         if self._wake >= 0:
             os.close(self._wake)
@@ -105,23 +107,21 @@ class Pump:
     def _run(self) -> None:
         while not self._stopping:
             self._turn(self._tick())
-        with self._heard:
-            self._heard.notify_all()
 
     def _turn(self, timeout_s: float | None) -> None:
         poller = select.poll()
         poller.register(self._wake, select.POLLIN)
         for fd in self._consumers:
             poller.register(fd, select.POLLIN)
-        wanted = self._wanted
-        more = self._wanted > self._served
-        poller.poll(0 if more else None if timeout_s is None else timeout_s * 1e3 + 1)
+        poller.poll(None if timeout_s is None else timeout_s * 1e3 + 1)
         self._drain_wake()
-        left = [self._read(fd) for fd in list(self._consumers)]
-        if not any(left):
-            with self._heard:
-                self._served = max(self._served, wanted)
-                self._heard.notify_all()
+        wanted = self._wanted
+        reads = _READS_PER_TURN if wanted == self._served else _READS_OF_A_FULL_PIPE
+        for fd in list(self._consumers):
+            self._read(fd, reads)
+        with self._heard:
+            self._served = wanted
+            self._heard.notify_all()
 
     def _drain_wake(self) -> None:
         try:
@@ -129,16 +129,14 @@ class Pump:
         except BlockingIOError:
             return
 
-    def _read(self, fd: int) -> bool:
-        """Read what is there; True: there may be more."""
-        for _ in range(_READS_PER_TURN):
+    def _read(self, fd: int, reads: int) -> None:
+        for _ in range(reads):
             try:
                 data = os.read(fd, _READ_BYTES)
             except BlockingIOError:
-                return False
+                return
             self._consumers[fd](data)
             if not data:
                 del self._consumers[fd]
-                os.close(fd)
-                return False
-        return True
+                self._close_fd(fd)  # its number may be anybody's from now on: the launcher has to forget it
+                return

@@ -5,7 +5,7 @@
     registry.forget("posix-shm", name)                 the journal's line is taken back
 
 A name carries its owner's pid and start time, so that the owner's death can be told from the name's age. A child that
-was forked is an owner of its own: what it creates is in its own journal, and what its parent created is not its to clean.
+was forked is an owner of its own: what it creates is in its own journal, and its parent's objects do not die with it.
 
 What `clean` removes
   - only what a journal in our 0700 folder vouches for, and
@@ -160,7 +160,7 @@ def clean(dry_run: bool = False) -> list[Leftover]:
     found: list[Leftover] = []
     try:
         with journal.locked_folder() as folder_fd:
-            for name in sorted(os.listdir(folder_fd)):
+            for name in sorted(os.listdir(folder_fd)):  # noqa: PTH208 - a descriptor has no Path
                 owner = Owner.of_file(name)
                 if owner is not None:
                     found += _clean_owner(folder_fd, owner, dry_run)
@@ -172,13 +172,13 @@ def clean(dry_run: bool = False) -> list[Leftover]:
 
 
 def clean_dead(pids: dict[int, int]) -> None:
-    """Remove what these processes (pid -> start time), which are dead, have left. For launchers; raises nothing of ours."""
+    """Remove what these processes (pid -> start time), all dead, have left. For launchers; raises nothing."""
     try:
         with journal.locked_folder() as folder_fd:
             namespace = journal.pid_namespace()
             for pid, start in pids.items():
-                if os.path.exists(f"/proc/self/fd/{folder_fd}/{Owner(namespace, pid, start).file_name}"):
-                    _clean_owner(folder_fd, Owner(namespace, pid, start), dry_run=False)
+                _clean_owner(folder_fd, Owner(namespace, pid, start), dry_run=False)
+            journal.remove_folder_if_empty(journal.folder_path())
     except (IpclabError, OSError):
         return  # `ipclab clean` will say what is wrong
 

@@ -19,14 +19,19 @@ import os
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from ipclab.errors import IpclabError, Unavailable
+from ipclab.errors import IpclabError, TimedOut, Unavailable
 from ipclab.processes import logs, procfs
+from ipclab.processes.book import to_stdout
+from ipclab.processes.interrupts import Terminated, whole
 from ipclab.processes.spawn import Launcher, Process
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 #: Exit codes of a demo.
 PASSED, FAILED, NOT_HERE, INTERRUPTED = 0, 1, 77, 130
@@ -56,12 +61,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     syscall: str | None
 
 
-class _Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived: leave as after Ctrl-C."""
-
-
 class Stage(Launcher):
-    """See the module's text. Leaving the block sets `exit_code`; it raises only what is a mistake in the demo itself."""
+    """See the module's text. Leaving the block sets `exit_code`, and raises only what is a mistake in the demo."""
 
     def __init__(self, name: str, question: str, *, deadline_s: float = 30.0) -> None:
         super().__init__(deadline_s=deadline_s)
@@ -71,7 +72,6 @@ class Stage(Launcher):
         self.passed: list[str] = []
         self._verdict = ""
         self._ended: int | None = None
-        self._handlers: dict[int, Any] = {}
 
     @property
     def exit_code(self) -> int:
@@ -80,29 +80,28 @@ class Stage(Launcher):
             return self._ended
         return FAILED if self.failed else PASSED
 
+    @whole
     def __enter__(self) -> Self:
-        super().__enter__()
-        if threading.current_thread() is threading.main_thread():
-            for signo in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(signo) == signal.SIG_DFL:
-                    self._handlers[signo] = signal.signal(signo, _terminate)
+        """Ends the program with one line and exit code 1 when there is no room even for the stage."""
+        try:
+            super().__enter__()
+        except IpclabError as err:
+            to_stdout(f"{self.name}: FAILED: {err}")
+            raise SystemExit(FAILED) from None
+        self._interrupts.install(signal.SIGTERM, signal.SIGHUP)
         self._bare(f"{self.name}: {self.question}")
         return self
 
+    @whole
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         if os.getpid() != self.pid:
             return None
-        for signo in self._handlers:
-            signal.signal(signo, signal.SIG_IGN)  # a second one must not cut the cleaning up short
         try:
             super().__exit__(kind, error, trace)
-        except (IpclabError, KeyboardInterrupt) as later:
+        except (IpclabError, KeyboardInterrupt, Terminated) as later:
             error = error or later
-        finally:
-            for signo, handler in self._handlers.items():
-                signal.signal(signo, handler)
         return self._conclude(error)
 
     # --- what a demo says ---
@@ -172,6 +171,17 @@ class Stage(Launcher):
             time.sleep(0.002)
         return False
 
+    def hear(self, notes: Connection, timeout_s: float = 10.0) -> Any:
+        """The next object a role sent into its end of a multiprocessing.Pipe: what it saw, for the checks.
+
+        TimedOut when none came in time, or when a role ended with an exception, for then none will come.
+        """
+        until = time.monotonic() + timeout_s
+        while not notes.poll(0.05):
+            if time.monotonic() > until or any(process.error for process in self.processes):
+                raise TimedOut("a role did not say what it saw")
+        return notes.recv()
+
     # --- how it ends ---
 
     def _conclude(self, error: BaseException | None) -> bool:
@@ -189,10 +199,10 @@ class Stage(Launcher):
             self._bare(f"{self.name}: FAILED: {len(self.failed)} of {len(self.failed) + len(self.passed)} checks")
         elif self._ended == PASSED and self._verdict:
             self._bare(f"{self.name}: {self._verdict}")
-        return error is None or isinstance(error, IpclabError | KeyboardInterrupt | _Terminated)
+        return error is None or isinstance(error, IpclabError | KeyboardInterrupt | Terminated)
 
     def _code(self, error: BaseException | None) -> int:
-        if isinstance(error, _Terminated):
+        if isinstance(error, Terminated):
             return 128 + int(error.args[0])
         if isinstance(error, KeyboardInterrupt) and not self.deadline_passed:
             return INTERRUPTED
@@ -203,7 +213,7 @@ class Stage(Launcher):
             who = f"{process.role}[{process.pid}]"
             if process.error:
                 self.check(False, f"{who} ended with {process.error}")
-            if process._cause == "deadline":
+            if process.cause == "deadline":
                 self.check(False, f"{who} was still there at the deadline of {self._deadline_s:g} s")
 
     def _pass_deadline(self) -> None:
@@ -211,10 +221,6 @@ class Stage(Launcher):
         super()._pass_deadline()
         # The demo's own thread may wait for something that will never come now: wake it as Ctrl-C would.
         if first and threading.current_thread() is not threading.main_thread():
-            handler = signal.getsignal(signal.SIGINT)
-            if handler is signal.default_int_handler and threading.main_thread().ident is not None:
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-
-def _terminate(signo: int, frame: FrameType | None) -> None:
-    raise _Terminated(signo)
+            main = threading.main_thread().ident
+            if self._interrupts.has(signal.SIGINT) and main is not None:
+                signal.pthread_kill(main, signal.SIGINT)
