@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN})
 FILES_HINT = "raise RLIMIT_NOFILE (ulimit -n)"
 CLOSED = "the other side has closed its end"
-_ENDED = "the process on the other side has ended"
+ENDED = "the process on the other side has ended"
 
 
 class SocketStreamEnd(StreamEnd):
@@ -187,7 +187,7 @@ class MessageEnd(End):
         """Sleep until the socket is ready or the watched process has ended; that is noted. Raises TimedOut."""
         what = f"{self._what}: {'recv' if event == select.POLLIN else 'send'}"
         if not wait_ready(self._sock.fileno(), event, deadline, self._peer, what):
-            self._gone = _ENDED
+            self._gone = ENDED
 
     def _joined(self, view: memoryview, size: int) -> bytes:
         """The message of `size` bytes that was scattered over `view` and the spill."""
