@@ -40,6 +40,8 @@ GRACE_S = 0.6
 #: Exit code of a demo that cannot run on this machine, as CTest has it for "skipped".
 NOT_HERE = 77
 
+#: What ends us from outside.
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _READ_BYTES = 65536
 #: The longest line that is remembered for the report.
 _VERDICT_BYTES = 500
@@ -80,9 +82,12 @@ def _watch(demo: Demo, write: Callable[[bytes], object], deadline_s: float) -> D
         output = _Output(process, write)
         try:
             in_time = output.pump(deadline_s)
-        except BaseException as err:
+        except BaseException:
+            deaf = output.stuck
             with _undisturbed():
-                _stop(process, output, mute=isinstance(err, OSError))
+                last_words = _stop(process, output)
+            if not deaf:
+                write(last_words)
             raise
         if not in_time:
             os.killpg(process.pid, signal.SIGKILL)
@@ -107,29 +112,18 @@ def _status(code: int, in_time: bool) -> Status:
 
 @contextlib.contextmanager
 def _spawn(demo: Demo) -> Iterator[subprocess.Popen[bytes]]:
-    """The demo's process; it is dead and reaped when the block is left."""
-    parent = os.getpid()
+    """The demo's process; it is dead and reaped when the block is left.
 
-    def die_with_parent() -> None:
-        _core.set_pdeathsig(signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
-            os.kill(os.getpid(), signal.SIGKILL)
-
+    Signals wait while it is made, so that no exception can come between the fork and our knowing of the child.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
-        process = subprocess.Popen(
-            [sys.executable, demo.path],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            process_group=0,
-            preexec_fn=die_with_parent,
-        )
-    except (OSError, subprocess.SubprocessError) as err:
-        if isinstance(err, OSError):
-            raise from_os_error(err, f"demo {demo.name}", syscall="execve") from err
-        raise IpclabError(f"demo {demo.name} cannot be started: {err}") from err
+        process = _start(demo, mask)
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield process
     finally:
         if process.poll() is None:
@@ -137,6 +131,31 @@ def _spawn(demo: Demo) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _start(demo: Demo, mask: set[signal.Signals | int]) -> subprocess.Popen[bytes]:
+    parent = os.getpid()
+
+    def in_child() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask | {signal.SIGINT})  # perform.py unblocks it when it is ready
+        _core.set_pdeathsig(signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "ipclab.perform", demo.path],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            process_group=0,
+            preexec_fn=in_child,
+        )
+    except OSError as err:
+        raise from_os_error(err, f"demo {demo.name}", syscall="execve") from err
+    except subprocess.SubprocessError as err:
+        raise IpclabError(f"demo {demo.name} cannot be started: {err}") from err
 
 
 class _Output:
@@ -149,6 +168,8 @@ class _Output:
         self._process = process
         self.write = write
         self._tail = b""
+        #: Whether `write` was called and has not returned: it failed, or was interrupted while it waited.
+        self.stuck = False
 
     def pump(self, timeout_s: float) -> bool:
         """Pass output on until the process has ended; False when the time is over first.
@@ -196,28 +217,30 @@ class _Output:
         if not data:
             return 0
         self._tail = (self._tail + data)[-_VERDICT_BYTES:]
+        self.stuck = True
         self.write(data)
+        self.stuck = False
         return max(1, time.monotonic_ns() - started_ns)
 
 
-def _stop(process: subprocess.Popen[bytes], output: _Output, *, mute: bool) -> None:
-    """SIGINT, its last words for GRACE_S (unless nobody reads what we print), SIGKILL."""
-    if mute:
-        output.write = len
+def _stop(process: subprocess.Popen[bytes], output: _Output) -> bytes:
+    """SIGINT, GRACE_S to clean up, SIGKILL; what it said meanwhile, for writing it may wait, and this may not."""
+    words = bytearray()
+    output.write = words.extend
     process.send_signal(signal.SIGINT)
-    with contextlib.suppress(OSError):
-        if output.pump(GRACE_S):
-            output.rest()
+    if output.pump(GRACE_S):
+        output.rest()
     # Popen.poll: a group whose leader is reaped may be somebody else's by now.
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    return bytes(words)
 
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """A second Ctrl-C does not interrupt the cleaning, which takes less than a second."""
-    before = [(signo, signal.signal(signo, signal.SIG_IGN)) for signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    before = [(signo, signal.signal(signo, signal.SIG_IGN)) for signo in _ENDING]
     try:
         yield
     finally:

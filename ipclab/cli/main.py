@@ -9,6 +9,7 @@ quietly as one later on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -24,17 +25,24 @@ class Terminated(KeyboardInterrupt):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `ipclab argv...` (the process's own arguments when None) and return its exit code."""
+    """Run `ipclab argv...` (the process's own arguments when None) and return its exit code.
+
+    The process is to end with it at once: from here on Ctrl-C is ignored, lest one in the interpreter's last moments
+    change an outcome that is certain already.
+    """
     try:
         _prepare()
         code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
     except Terminated as end:
         code = 128 + end.signo
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
+    except OSError:
         code = 1  # whoever read our output has enough; nothing to say, and nobody to say it to
-    return _flush() or code
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _drop_output()
+    return code
 
 
 def _prepare() -> None:
@@ -87,13 +95,10 @@ def _complain(err: Exception, code: int) -> int:
     return code
 
 
-def _flush() -> int:
-    """The last flush, here and not in the interpreter's own end, which would complain about a pipe nobody reads."""
-    try:
-        sys.stdout.flush()
-    except OSError:
+def _drop_output() -> None:
+    """What could be written is written. The interpreter would try again at its end: and complain about a pipe nobody
+    reads, or wait for one that is full."""
+    with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
-        return 1
-    return 0

@@ -31,8 +31,8 @@ if role == 0:
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pause()
-print("pids", os.getpid(), role, flush=True)
 try:
+    print("pids", os.getpid(), role, flush=True)
     signal.pause()
 except KeyboardInterrupt:
     os.kill(role, signal.SIGKILL)
@@ -274,6 +274,17 @@ def test_a_reader_that_goes_away_ends_the_demo(demos: Demos) -> None:
     assert process.stderr.read() == ""
     process.stderr.close()
     assert all(gone(pid) for pid in pids)
+
+
+def test_ctrl_c_when_nobody_takes_our_output(demos: Demos) -> None:
+    demos.write("talks", SLEEPS.replace("signal.pause()\nexcept", "while True: print('x' * 4096)\nexcept"))
+    process = demos.start("demo", "talks")
+    pids = pids_of(process)
+    assert soon(lambda: procfs.wchan(process.pid) in ("pipe_write", "anon_pipe_write")), "it waits for its reader"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert all(gone(pid) for pid in pids)
+    process.communicate()
 
 
 def test_the_terminal_stays_ours(demos: Demos) -> None:

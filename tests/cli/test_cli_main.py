@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from ipclab.processes import procfs
 
 COMMANDS = ("list", "doctor", "demo", "clean")
 
@@ -172,6 +176,26 @@ def test_ctrl_c_is_130_and_quiet(tmp_path: Path) -> None:
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
+def test_ctrl_c_when_nobody_takes_our_output() -> None:
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write_end, bytes(4096))
+    os.set_blocking(write_end, True)
+    process = start("list", stdout=write_end, stderr=subprocess.PIPE)
+    try:
+        poll_until(lambda: procfs.wchan(process.pid) in ("pipe_write", "anon_pipe_write"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    finally:
+        process.kill()
+        _out, err = process.communicate()
+        os.close(read_end)
+        os.close(write_end)
+    assert err == b""
+
+
 def test_sigterm_is_143_and_quiet(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -184,14 +208,10 @@ def test_sigterm_is_143_and_quiet(tmp_path: Path) -> None:
 
 def wait_for_syscall(pid: int) -> None:
     """Until it sleeps in the open of the FIFO: fifo_open is where the kernel lets it wait."""
-    from ipclab.processes import procfs
-
     poll_until(lambda: procfs.wchan(pid) in ("wait_for_partner", "fifo_open"))
 
 
 def poll_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    import time
-
     until = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < until, "it did not come to that"
