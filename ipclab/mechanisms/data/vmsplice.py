@@ -154,6 +154,7 @@ class VmspliceEnd(PipeEnd):
 
     def send(self, data: Buffer, timeout_s: float | None = None) -> None:
         """Copy `data` to staging pages and splice those; blocks while the pipe is full, never for the reader."""
+        self._check("send")
         self._staging.forget()
         super().send(data, timeout_s)
 
