@@ -120,7 +120,7 @@ class Book:
         #: The first exception of the sink; after it nothing is emitted.
         self.error: Exception | None = None
         self._printer = Printer()
-        self._sink = sink or self._printer
+        self._sink = self._printer if sink is None else sink
         self._heap: list[Entry] = []
         self._arrivals = 0
         self._lock = threading.RLock()

@@ -240,7 +240,7 @@ def install(handler: RoleHandler) -> None:
 
 
 def queue_handler(queue: Any, role: str) -> logging.handlers.QueueHandler:
-    """For processes of another start method (spawn, forkserver): a handler that puts records on a queue of theirs.
+    """For processes of another start method (spawn, forkserver): a handler that puts records on a queue.
 
     The process adds it to its root logger; the launcher takes them out of the same queue inside `launcher.listen(queue)`.
     A multiprocessing.Queue's feeder thread holds records back: end such a process by returning, or with queue.close()
