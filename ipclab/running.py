@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 import msgspec
@@ -37,6 +38,8 @@ from ipclab.records import Demo, DemoRun, Leftover
 DEADLINE_S = 35.0
 #: How long a demo may take to clean up after Ctrl-C: everything must be gone within a second.
 GRACE_S = 0.6
+#: How long its last words may wait for whoever reads ours.
+LAST_WORDS_S = 0.1
 #: Exit code of a demo that cannot run on this machine, as CTest has it for "skipped".
 NOT_HERE = 77
 
@@ -83,11 +86,9 @@ def _watch(demo: Demo, write: Callable[[bytes], object], deadline_s: float) -> D
         try:
             in_time = output.pump(deadline_s)
         except BaseException:
-            deaf = output.stuck
             with _undisturbed():
                 last_words = _stop(process, output)
-            if not deaf:
-                write(last_words)
+            _write_briefly(write, last_words)
             raise
         if not in_time:
             os.killpg(process.pid, signal.SIGKILL)
@@ -168,8 +169,6 @@ class _Output:
         self._process = process
         self.write = write
         self._tail = b""
-        #: Whether `write` was called and has not returned: it failed, or was interrupted while it waited.
-        self.stuck = False
 
     def pump(self, timeout_s: float) -> bool:
         """Pass output on until the process has ended; False when the time is over first.
@@ -217,9 +216,7 @@ class _Output:
         if not data:
             return 0
         self._tail = (self._tail + data)[-_VERDICT_BYTES:]
-        self.stuck = True
         self.write(data)
-        self.stuck = False
         return max(1, time.monotonic_ns() - started_ns)
 
 
@@ -235,6 +232,22 @@ def _stop(process: subprocess.Popen[bytes], output: _Output) -> bytes:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     return bytes(words)
+
+
+def _write_briefly(write: Callable[[bytes], object], words: bytes) -> None:
+    """Write, but give up after LAST_WORDS_S: perhaps the reader that does not read is why we were interrupted."""
+
+    def give_up(signo: int, frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, LAST_WORDS_S)
+        with contextlib.suppress(OSError):
+            write(words)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager

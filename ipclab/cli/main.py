@@ -100,5 +100,6 @@ def _drop_output() -> None:
     reads, or wait for one that is full."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(null, stream.fileno())
         os.close(null)
