@@ -128,7 +128,9 @@ def limit_lines(limits: Sequence[Limit]) -> list[str]:
 def summary_of(statuses: Sequence[DemoStatus]) -> str:
     """How many demos run, are reduced, are not here."""
     counts = {word: sum(status.standing == word for status in statuses) for word in get_args(Standing)}
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "no demos"
+    noun = "demo" if len(statuses) == 1 else "demos"
+    told = ", ".join(f"{count} {'run' if word == 'runs' else word}" for word, count in counts.items() if count)
+    return f"{len(statuses)} {noun}: {told}" if statuses else "no demos"
 
 
 def _item(medium: Medium, *, last: bool, name: str, word: str, text: str, below: Sequence[str]) -> list[str]:

@@ -139,7 +139,7 @@ def test_list_tells_what_is_missing(demos: Demos) -> None:
     done = demos.run("demo", "--list")
     assert done.returncode == 0
     assert "signals\n`-- good  runs     what good shows." in done.stdout
-    assert done.stdout.endswith("1 runs\n")
+    assert done.stdout.endswith("\n1 demo: 1 run\n")
 
 
 def test_source(demos: Demos) -> None:
