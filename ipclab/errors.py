@@ -101,6 +101,8 @@ class NoRoom(IpclabError):
 
 
 _NO_ROOM = {_errno.ENOSPC, _errno.ENOMEM, _errno.EMFILE, _errno.ENFILE, _errno.EDQUOT}
+#: The way out where the caller knows no better one.
+_WAY_OUT = {_errno.EMFILE: "raise RLIMIT_NOFILE (ulimit -n)", _errno.ENFILE: "raise fs.file-max (sysctl)"}
 
 
 def from_os_error(err: OSError, what: str, *, syscall: str | None = None, hint: str | None = None) -> IpclabError:
@@ -122,4 +124,4 @@ def from_os_error(err: OSError, what: str, *, syscall: str | None = None, hint: 
         _errno.ENOSYS: Unavailable,
     }
     kind = NoRoom if number in _NO_ROOM else kinds.get(number, IpclabError)
-    return kind(text, errno=number, syscall=call, hint=hint)
+    return kind(text, errno=number, syscall=call, hint=hint or _WAY_OUT.get(number))
