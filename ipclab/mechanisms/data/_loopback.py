@@ -40,13 +40,22 @@ def bound_socket(kind: int, what: str) -> socket.socket:
             continue
         try:
             sock.bind(address(family))
+            _check_reachable(sock)
         except OSError as err:
             sock.close()
+            if err.errno in (errno.EMFILE, errno.ENFILE):
+                raise from_os_error(err, what, syscall="socket") from err
             first = first or err
             continue
         return sock
     number = first.errno if first else None
     raise Unavailable(f"{what}: no loopback address", hint=DOWN_HINT, errno=number, syscall="bind") from first
+
+
+def _check_reachable(sock: socket.socket) -> None:
+    """Raise ENETUNREACH when the interface is down, which bind(2) does not mind. Nothing is sent."""
+    with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
+        probe.connect(sock.getsockname())
 
 
 def tcp_pair(
@@ -58,7 +67,10 @@ def tcp_pair(
     ports, and ours was bound, by this process, before it connected. `prepare` is called on both kinds before.
     """
     with bound_socket(socket.SOCK_STREAM, what) as listener:
-        connecting = socket.socket(listener.family, socket.SOCK_STREAM)
+        try:
+            connecting = socket.socket(listener.family, socket.SOCK_STREAM)
+        except OSError as err:
+            raise from_os_error(err, what, syscall="socket") from err
         try:
             for sock in (listener, connecting):
                 if prepare:
@@ -70,8 +82,6 @@ def tcp_pair(
             accepted = _accept_from(listener, connecting.getsockname())
         except OSError as err:
             connecting.close()
-            if err.errno in (errno.ENETUNREACH, errno.EADDRNOTAVAIL):
-                raise Unavailable(f"{what}: {err.strerror}", hint=DOWN_HINT, errno=err.errno) from err
             raise from_os_error(err, f"{what}: connecting over loopback", syscall="connect") from err
         except BaseException:
             connecting.close()

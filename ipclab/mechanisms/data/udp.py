@@ -41,7 +41,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -121,7 +121,8 @@ def limits() -> tuple[Limit, ...]:
 
 def udp_pair(what: str) -> tuple[socket.socket, socket.socket]:
     """Two sockets on loopback, each connected to the other alone, both empty. Raises Unavailable, NoRoom."""
-    with bound_socket(socket.SOCK_DGRAM, what) as a, bound_socket(socket.SOCK_DGRAM, what) as b:
+    with ExitStack() as undo:
+        a, b = (undo.enter_context(bound_socket(socket.SOCK_DGRAM, what)) for _ in range(2))
         try:
             a.connect(b.getsockname())
             b.connect(a.getsockname())
@@ -129,7 +130,8 @@ def udp_pair(what: str) -> tuple[socket.socket, socket.socket]:
             raise from_os_error(err, f"{what}: connecting over loopback", syscall="connect") from err
         for sock in (a, b):
             _empty(sock)
-        return a.dup(), b.dup()
+        undo.pop_all()
+        return a, b
 
 
 def _empty(sock: socket.socket) -> None:
