@@ -47,7 +47,7 @@ NOT_HERE = 77
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _READ_BYTES = 65536
 #: The longest line that is remembered for the report.
-_VERDICT_BYTES = 500
+_VERDICT_BYTES = 2000
 
 Status = Literal["passed", "failed", "not here", "deadline"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from inspect import cleandoc
+from typing import TypedDict
 
 from ipclab import demos, facts
 from ipclab.errors import IpclabError
@@ -22,9 +22,6 @@ from ipclab.records import (
     Standing,
 )
 
-if TYPE_CHECKING:
-    from ipclab.mechanisms.base import MechanismModule
-
 
 def mechanisms(names: Iterable[str] = (), *, limits: bool = False, pages: bool = False) -> tuple[MechanismStatus, ...]:
     """The status of each named mechanism, of all when none is named. Raises UsageError on an unknown name.
@@ -35,20 +32,12 @@ def mechanisms(names: Iterable[str] = (), *, limits: bool = False, pages: bool =
 
 
 def _status(name: str, *, limits: bool, page: bool) -> MechanismStatus:
-    try:
-        module = load(name)
-    except ModuleNotFoundError as err:  # XXX while the mechanisms are being built
-        from ipclab.records import Mechanism
-
-        return MechanismStatus(
-            mechanism=Mechanism(name=name, family="data transfer", summary="?", lifetime="process"),
-            probe=Probe(works=False, reason=str(err)),
-        )
+    module = load(name)
     return MechanismStatus(
         mechanism=module.MECHANISM,
         probe=_asked(name),
         limits=module.limits() if limits else (),
-        page=inspect.cleandoc(module.__doc__ or "") if page else "",
+        page=cleandoc(module.__doc__ or "") if page else "",
     )
 
 

@@ -79,9 +79,10 @@ def _run(argv: list[str]) -> int:
         return _complain(err, 1)
     except BrokenPipeError:
         raise
-    except (OSError, ImportError) as err:
-        # Not foreseen where it happened, but of this machine or this installation all the same.
-        return _complain(err, 1)
+    except OSError as err:
+        return _complain(err, 1)  # not foreseen where it happened, but of this machine all the same
+    except ImportError as err:
+        return _complain(IpclabError(str(err), hint="this installation is not whole, install ipclab again"), 1)
 
 
 def _complain(err: Exception, code: int) -> int:

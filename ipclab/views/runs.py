@@ -36,8 +36,9 @@ def remains(run: DemoRun, medium: Medium) -> str:
 
 
 def _verdict(run: DemoRun) -> str:
+    said = run.verdict.removeprefix(f"{run.name}: ")
     ended = f"ended by signal {run.signal}" if run.signal is not None else f"exit code {run.exit_code}"
-    return f"{ended}: {run.verdict}" if run.status == "failed" else run.verdict
+    return f"{ended}: {said}" if run.status == "failed" else said
 
 
 def _remains(run: DemoRun) -> list[str]:
