@@ -18,6 +18,7 @@ What `clean` removes
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -181,6 +182,29 @@ def clean_dead(pids: dict[int, int]) -> None:
             journal.remove_folder_if_empty(journal.folder_path())
     except (IpclabError, OSError):
         return  # `ipclab clean` will say what is wrong
+
+
+def mine() -> frozenset[Fact]:
+    """What this process has named and not taken back."""
+    with _lock:
+        known = _mine is not None and _mine.owner.pid == os.getpid()
+        return frozenset(_mine.facts if known and _mine is not None else ())
+
+
+def clean_mine(keep: frozenset[Fact]) -> None:
+    """Remove what this process has named, except `keep`: for a demo that was cut short. Raises nothing of ours."""
+    with contextlib.suppress(IpclabError, OSError):
+        for fact in mine() - keep:
+            assert _mine is not None
+            assert _mine.folder is not None
+            folder_fd = os.open(_mine.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                left = _clean_fact(folder_fd, _mine.owner, fact, dry_run=False)
+            finally:
+                os.close(folder_fd)
+            with _lock:
+                if left is None or not left.error:
+                    _mine.take_back(fact)
 
 
 def _clean_owner(folder_fd: int, owner: Owner, dry_run: bool) -> list[Leftover]:

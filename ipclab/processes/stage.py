@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from ipclab.errors import IpclabError, TimedOut, Unavailable
-from ipclab.processes import logs, procfs
+from ipclab.processes import logs, procfs, registry
 from ipclab.processes.book import to_stdout
 from ipclab.processes.interrupts import Terminated, whole
 from ipclab.processes.spawn import Launcher, Process
@@ -83,6 +83,7 @@ class Stage(Launcher):
     @whole
     def __enter__(self) -> Self:
         """Ends the program with one line and exit code 1 when there is no room even for the stage."""
+        self._named_before = registry.mine()
         try:
             super().__enter__()
         except IpclabError as err:
@@ -102,6 +103,7 @@ class Stage(Launcher):
             super().__exit__(kind, error, trace)
         except (IpclabError, KeyboardInterrupt, Terminated) as later:
             error = error or later
+        registry.clean_mine(self._named_before)  # a demo that was cut short has not removed its names itself
         return self._conclude(error)
 
     # --- what a demo says ---
