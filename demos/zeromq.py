@@ -64,15 +64,15 @@ def push_pull(stage: Stage, tasks: str, answers: str) -> None:
 
 
 def share_out(tasks: str, answers: str, notes: Connection) -> None:
-    with opened(zmq.PUSH, tasks, bind=True) as push, opened(zmq.PULL, answers, bind=True) as pull:
+    with zmq.Context() as context, context.socket(zmq.PUSH) as push, opened(zmq.PULL, answers, bind=True) as pull:
         shaken = push.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        push.bind(tasks)
         for _ in range(WORKERS):
             shaken.recv_multipart()
         say(f"{WORKERS} workers are connected: dealing. Earlier, the first of them would get it all")
         for task in [*range(TASKS), *[-1] * WORKERS]:  # -1: the end, to each in turn
             push.send_json(task)
         notes.send([pull.recv_json() for _ in range(TASKS)])
-        push.disable_monitor()
 
 
 def work(number: int, tasks: str, answers: str) -> None:
@@ -131,8 +131,8 @@ def pub_sub(stage: Stage, news: str) -> None:
 def subscribe(news: str, notes: Connection) -> None:
     with opened(zmq.SUB, news) as sub:
         sub.subscribe(b"")
-        notes.send("connected")
         say("connect() and subscribe() returned, although nobody is there yet; it goes on trying by itself")
+        notes.send("connected")
         notes.send([int(sub.recv()) for _ in range(LATE)])
 
 
