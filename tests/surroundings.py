@@ -210,25 +210,24 @@ def cpu_cgroup() -> Path | None:
 
 def needed_paths() -> list[Path]:
     """What a process must be able to read to run ipclab and the demos: the interpreter, its packages, the checkout."""
-    paths = {Path(sys.prefix), Path(sys.base_prefix), ROOT}
-    return sorted(path for path in paths if not any(path != other and path.is_relative_to(other) for other in paths))
+    return sorted({Path(sys.prefix), Path(sys.base_prefix), ROOT})
 
 
 def leftover_files(folder: Path) -> list[Path]:
     """Files that outlived a command in its temp folder; empty files and folders hold nothing and do not count."""
-    return [path for path in folder.rglob("*") if not path.is_dir() and (path.stat().st_size or not path.is_file())]
+    return [path for path in folder.rglob("*") if not path.is_dir() and (path.lstat().st_size or not path.is_file())]
 
 
 def _show_to_others(hold: Path) -> Iterator[str]:
-    """Shell lines that make needed paths below closed folders reachable, by covering those folders with open ones."""
-    closed: dict[Path, list[Path]] = {}
-    for path in needed_paths():
-        for folder in reversed(path.parents):
-            if not folder.stat().st_mode & 0o001:
-                closed.setdefault(folder, []).append(path)
-                break
-    for number, (folder, hidden) in enumerate(closed.items()):
-        pairs = [(shlex.quote(str(path)), shlex.quote(f"{hold}/{number}.{index}")) for index, path in enumerate(hidden)]
+    """Shell lines that make needed paths below closed folders reachable, by covering those folders with open ones.
+
+    From the outside in: what is shown again below /root may have a closed folder in it in turn (tox closes .tox).
+    """
+    closed = {folder for path in needed_paths() for folder in path.parents if not folder.stat().st_mode & 0o001}
+    for number, folder in enumerate(sorted(closed, key=lambda folder: len(folder.parts))):
+        below = [path for path in needed_paths() if path.is_relative_to(folder)]
+        outermost = [path for path in below if not any(other in path.parents for other in below)]
+        pairs = [(shlex.quote(str(path)), shlex.quote(f"{hold}/{number}.{i}")) for i, path in enumerate(outermost)]
         for source, held in pairs:
             yield f"mkdir -p {held} && mount --rbind {source} {held}"
         yield f"mount -t tmpfs -o mode=755 none {shlex.quote(str(folder))}"
@@ -239,7 +238,7 @@ def _show_to_others(hold: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def _folders(nobody: bool) -> Iterator[Path]:
     """A place with a current folder and a temp folder that the visiting user may enter (pytest's own it may not)."""
-    place = Path(tempfile.mkdtemp(prefix="ipclab-visit-"))
+    place = Path(tempfile.mkdtemp(prefix="ipclab-visit-", dir="/tmp"))
     try:
         place.chmod(0o755)
         for name in ("cwd", "tmp"):

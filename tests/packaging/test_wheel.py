@@ -70,7 +70,7 @@ def metadata(wheel: Path, names: list[str]) -> email.message.Message:
 @pytest.fixture(scope="session")
 def installed(wheel: Path) -> Iterator[Path]:
     """The folder of an environment that holds the wheel and its dependencies, in a place anybody may read."""
-    place = Path(tempfile.mkdtemp(prefix="ipclab-wheel-"))
+    place = Path(tempfile.mkdtemp(prefix="ipclab-wheel-", dir="/tmp"))
     try:
         place.chmod(0o755)
         subprocess.run([sys.executable, "-m", "venv", str(place / "venv")], check=True, timeout=120)
