@@ -107,8 +107,12 @@ class FifoLink(Link):
         try:
             for side in ("a", "b"):
                 path = registry.new_path(f"fifo-to-{side}")
+                try:
+                    os.mkfifo(path, 0o600)
+                except BaseException:
+                    registry.forget("path", path)  # what is there is not ours to remove
+                    raise
                 link._paths[side] = path
-                os.mkfifo(path, 0o600)
         except BaseException as err:
             link.close()
             if isinstance(err, OSError) and not isinstance(err, IpclabError):
@@ -126,6 +130,8 @@ class FifoLink(Link):
 
         Raises TimedOut when it does not come, PeerGone when it came and left.
         """
+        if not self._paths:
+            raise IpclabError("fifo: the link is closed")
         fds: list[int] = []
         try:
             self._meet(side, fds)

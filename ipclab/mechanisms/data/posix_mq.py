@@ -240,6 +240,7 @@ class PosixMqLink(Link):
         #: Messages each queue can hold.
         self.depth = 0
         self._ends: dict[Side, PosixMqEnd] = {}
+        self._created: list[str] = []  # names that are ours to unlink
 
     @classmethod
     def open(cls, *, message_bytes: int = 65536, depth: int = 8) -> Self:
@@ -283,6 +284,7 @@ class PosixMqLink(Link):
             for side in SIDES:
                 queue = partial(posix_ipc.MessageQueue, self.names[side])
                 made.append(queue(posix_ipc.O_CREX, 0o600, count, size, write=False))
+                self._created.append(self.names[side])
                 made.append(queue(read=False))
         except BaseException:
             for queue in made:
@@ -315,9 +317,9 @@ class PosixMqLink(Link):
             self._ends.popitem()[1].close()
 
     def _unlink(self) -> None:
-        for name in self.names.values():
+        while self._created:
             with suppress(posix_ipc.ExistentialError):
-                posix_ipc.unlink_message_queue(name)
+                posix_ipc.unlink_message_queue(self._created.pop())
 
 
 LINK = PosixMqLink
