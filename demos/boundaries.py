@@ -31,7 +31,7 @@ NEEDS = ("pipe", "unix-datagram")
 BETTER_WITH = ("posix-mq",)
 
 WRITES = [b"one", b"", b"three", b"fourteen"]
-LARGE, SMALL = 64, 4  # bytes the reader offers for each read
+LARGE, SMALL = 64, 4  # bytes offered to each read
 
 
 class Channel(NamedTuple):
@@ -129,8 +129,8 @@ def small_buffer(stage: Stage, channels: Sequence[Channel]) -> None:
 def framing(stage: Stage, stream: Channel) -> None:
     stage.scene("Boundaries on a stream: four bytes of length in front of each message")
     stage.spawn("writer", write_framed, stream).wait(5)
-    reader = stage.spawn("reader", read_framed, stream)
-    stage.check(reader.wait(5).exit_code == 0, f"{len(WRITES)} messages came out as they went in, the empty one too")
+    read = stage.spawn("reader", read_framed, stream).wait(5).exit_code == 0
+    stage.check(read, f"{len(WRITES)} messages came out as they went in, the empty one too")
 
 
 def write_framed(stream: Channel) -> None:
@@ -142,7 +142,7 @@ def read_framed(stream: Channel) -> int:
     messages = []
     for _ in WRITES:
         (length,) = struct.unpack("!I", stream.read(4))
-        messages.append(stream.read(length))  # all of it is here; on a live stream one reads until it is
+        messages.append(stream.read(length))  # all of it is there; else one would read until it is
     say(f"read {messages}")
     return 0 if messages == WRITES else 1
 

@@ -1,0 +1,150 @@
+"""execution-units: process, thread and coroutine - what each owns, and what it shares.
+
+    python demos/execution_units.py        (or: ipclab demo execution-units)
+
+Look at: one function run as each of the three. It sets a variable, opens a file and waits; then we ask who sees the
+change, who has the file, and - in /proc - who it is that waits. Go on with execution-units-race (who loses an update,
+who needs no lock), execution-units-cost (what each costs) and execution-units-crash (whom each takes down with it).
+man: fork(2), clone(2), pthreads(7), /proc/PID/task and /proc/PID/syscall in proc(5)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+from types import coroutine
+
+from ipclab.processes import Stage, procfs
+
+FAMILY = "processes"
+NEEDS = ()
+BETTER_WITH = ()
+
+
+def main() -> int:
+    with Stage("execution-units", "What does a process, a thread, a coroutine own, and what does it share?") as stage:
+        compare(stage, as_process(stage), as_thread(stage), as_coroutine(stage))
+        stage.verdict("a process owns all it has, a thread its registers and its stack, a coroutine one frame")
+    return stage.exit_code
+
+
+def change(box: dict[str, int], kind: str) -> None:
+    """What each of the three does before it waits."""
+    box["variable"] = 2
+    box["fd"] = os.memfd_create(f"opened-by-{kind}")
+
+
+def as_process(stage: Stage) -> dict[str, str]:
+    stage.scene("As a process: fork(2)")
+    gate, key = os.pipe()
+    before = os.memfd_create("opened-before-the-fork")
+    os.pwrite(before, b"abcdef", 0)
+    box = {"variable": 1}
+
+    def work() -> None:
+        change(box, "process")
+        os.read(before, 3)
+        os.read(gate, 1)  # waits
+
+    child = stage.spawn("child", work)
+    stage.release()
+    stage.check(stage.asleep_in(child, syscall="read"), "child set its variable to 2, opened a file, sleeps in read(2)")
+    unit = seen("process", box, f"process {child.pid}", registers(child.pid))
+    stage.check(box["variable"] == 1, "our variable is still 1: the child has an address space of its own")
+    ours, its = has_file(os.getpid(), "process"), has_file(child.pid, "process")
+    stage.check(its and not ours, "it has the file and we have not: the child has a descriptor table of its own")
+    offset = os.lseek(before, 0, os.SEEK_CUR)
+    stage.check(offset == 3, f"what it inherited is shared: it read 3 bytes of a file, we are at byte {offset}")
+    os.write(key, b"!")
+    child.wait(5)
+    return unit
+
+
+def as_thread(stage: Stage) -> dict[str, str]:
+    stage.scene("As a thread: clone(2) with everything shared")
+    gate, key = os.pipe()
+    box = {"variable": 1}
+    done = Event()
+    thread = Thread(target=lambda: (change(box, "thread"), done.set(), os.read(gate, 1)), daemon=True)
+    thread.start()
+    done.wait(5)
+    tid = thread.native_id or 0
+    stage.check(asleep_in_read(tid), f"it did the same and sleeps in read(2): task {tid} of our process {os.getpid()}")
+    unit = seen("thread", box, f"task {tid}", registers(tid))
+    stage.check(box["variable"] == 2, "our variable is 2: one address space")
+    stage.check(has_file(os.getpid(), "thread"), "we have the file it opened: one descriptor table")
+    os.write(key, b"!")
+    thread.join(5)
+    return unit
+
+
+def as_coroutine(stage: Stage) -> dict[str, str]:
+    stage.scene("As a coroutine: a call that can stop half-way")
+    box = {"variable": 1}
+
+    async def work() -> None:
+        change(box, "coroutine")
+        await pause()
+
+    threads = procfs.status(os.getpid())["Threads"]
+    suspended = work()
+    suspended.send(None)
+    same = procfs.status(os.getpid())["Threads"] == threads
+    stage.check(same, "it did the same and waits at its await; the kernel sees no new task, and we run on")
+    unit = seen("coroutine", box, "nothing", ("none", f"line {suspended.cr_frame.f_lineno}"))
+    shared = box["variable"] == 2 and has_file(os.getpid(), "coroutine")
+    stage.check(shared, "our variable is 2, and we have the file it opened: it was our own thread that ran it")
+    suspended.close()
+    return unit
+
+
+def seen(kind: str, box: dict[str, int], known_as: str, registers: tuple[str, str]) -> dict[str, str]:
+    """What its starter sees of one of the three while it waits."""
+    return {
+        "": kind,
+        "the kernel knows": known_as,
+        "address space": "shared" if box["variable"] == 2 else "its own",
+        "open files": "shared" if has_file(os.getpid(), kind) else "its own",
+        "stack pointer": registers[0],
+        "stands at": registers[1],
+    }
+
+
+def compare(stage: Stage, *units: dict[str, str]) -> None:
+    stage.scene("Side by side, as observed")
+    for title in units[0]:
+        stage.say(f"{title:<18}" + "".join(f"{unit[title]:<20}" for unit in units).rstrip())
+
+
+def has_file(pid: int, kind: str) -> bool:
+    return any(f"opened-by-{kind}" in str(link.resolve()) for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def asleep_in_read(tid: int) -> bool:
+    """Wait until a thread of ours is (Stage.asleep_in is for processes); None: the kernel does not tell."""
+    until = time.monotonic() + 5
+    while (procfs.state(tid) != "S" or procfs.syscall(tid) not in ("read", None)) and time.monotonic() < until:
+        time.sleep(0.001)
+    return procfs.state(tid) == "S"
+
+
+def registers(tid: int) -> tuple[str, str]:
+    """Stack pointer and program counter of a sleeping task: the last two words of /proc/PID/syscall."""
+    with suppress(OSError, ValueError):
+        *_, stack_pointer, program_counter = Path(f"/proc/{tid}/syscall").read_text().split()
+        return stack_pointer, program_counter
+    return "not told", "not told"
+
+
+@coroutine
+def pause() -> Generator[None, None, None]:
+    yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())
