@@ -1,0 +1,115 @@
+"""Not a test: ends the parent of demos at random moments and looks at what is left. See test_killed.py.
+
+    python tests/demos/assassin.py SIGKILL|SIGINT SEED TIMES
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from ipclab import demos
+from ipclab.processes import registry
+
+LATEST_S = 1.5
+#: How long orphans may take to vanish: what the project promises.
+GONE_S = 1.0
+MARK = "IPCLAB_TEST_KILLED"
+#: Exit codes after SIGINT. Before Python has a handler, the signal itself ends it, for which a shell says 130 too; and
+#: the demo may have been over, or about to be.
+INTERRUPTED = (130, -signal.SIGINT, 0)
+
+
+def main(how: str, seed: int, times: int) -> int:
+    """End so many demos and look at what is left; 1 at the first fault."""
+    chance = random.Random(seed)
+    for _ in range(times):
+        command = choose(chance)
+        delay_s = chance.uniform(0, LATEST_S)
+        print(f"seed {seed}: {how} to {' '.join(command[1:])} after {delay_s:.4f} s", flush=True)
+        if fault := end_one(command, signal.Signals[how], delay_s):
+            print(f"FAILED: {fault}")
+            return 1
+    return 0
+
+
+def choose(chance: random.Random) -> list[str]:
+    """A demo alone, or some through the command line, which is then the parent that is ended."""
+    names = demos.names()
+    if chance.random() < 0.5:
+        return [sys.executable, demos.find(chance.choice(names)).path]
+    return [sys.executable, "-m", "ipclab", "demo", *chance.sample(names, 3)]
+
+
+def end_one(command: list[str], signo: signal.Signals, delay_s: float) -> str:
+    """Start it, end it, and say what is wrong then; empty when nothing is."""
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, MARK: mark},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        process.wait(delay_s)
+        print("  had ended by itself")
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signo) if signo == signal.SIGINT else process.send_signal(signo)
+    until = time.monotonic() + GONE_S
+    while (living := list(marked(mark))) and time.monotonic() < until:
+        process.poll()
+        time.sleep(0.01)
+    if living:
+        described = [describe(pid) for pid in living]
+        for pid in living:
+            os.kill(pid, signal.SIGKILL)
+        return f"still there after {GONE_S:g} s: {described}"
+    if signo == signal.SIGINT and process.wait() not in INTERRUPTED:
+        return f"exit code {process.returncode}, not 130"
+    if signo == signal.SIGINT and (left := registry.leftovers()):
+        return f"it has not cleaned up: {left}"
+    return look_after_clean()
+
+
+def look_after_clean() -> str:
+    """What `clean` finds it removes; then there is nothing."""
+    refused = [left for left in registry.clean() if left.error]
+    folder = registry.runtime_dir()
+    still = [*refused, *registry.leftovers(), *folder.iterdir()]
+    folder.rmdir()
+    return f"left after clean: {still}" if still else ""
+
+
+def marked(mark: str) -> Iterator[int]:
+    """The living processes of one run. A zombie has no environment any more, so it does not count."""
+    wanted = f"{MARK}={mark}".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                found = wanted in (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if found:
+                yield int(entry.name)
+
+
+def describe(pid: int) -> str:
+    try:
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        syscall = Path(f"/proc/{pid}/syscall").read_text().strip()
+    except (OSError, ValueError) as err:
+        return f"{pid} ({err})"
+    return f"{pid} {status['Name']} state {status['State']} parent {status['PPid']} syscall {syscall}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
