@@ -55,7 +55,7 @@ def _descriptors() -> set[str]:
     found = set()
     for path in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(path)
+            target = path.readlink()
         except OSError:
             continue  # the descriptor of this very listing
         found.add(f"descriptor {path.name} -> {target}")

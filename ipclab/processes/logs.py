@@ -242,8 +242,8 @@ def install(handler: RoleHandler) -> None:
 def queue_handler(queue: Any, role: str) -> logging.handlers.QueueHandler:
     """For processes of another start method (spawn, forkserver): a handler that puts records on a queue.
 
-    The process adds it to its root logger; the launcher takes them out of the same queue inside `launcher.listen(queue)`.
-    A multiprocessing.Queue's feeder thread holds records back: end such a process by returning, or with queue.close()
+    The process adds it to its root logger; the launcher takes them out of the same queue within `launcher.listen`. A
+    multiprocessing.Queue's feeder thread holds records back: end such a process by returning, or with queue.close()
     and queue.join_thread() before os._exit.
     """
     handler = _StampedQueueHandler(queue)

@@ -6,8 +6,11 @@ need the right to trace the process (ptrace(2)): the same user and, where Yama r
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+from ipclab.errors import NoRoom
 
 #: name -> (number on x86_64, number on aarch64), the calls we narrate; None where the architecture has no such call
 _CALLS: dict[str, tuple[int | None, int | None]] = {
@@ -93,8 +96,15 @@ def _read(pid: int, name: str) -> bytes | None:
     try:
         with open(f"/proc/{pid}/{name}", "rb") as file:
             return file.read()
-    except OSError:
+    except OSError as err:
+        _told(err)
         return None
+
+
+def _told(err: OSError) -> None:
+    """Raise NoRoom where it is we who cannot look: that says nothing about the process, and not that it is dead."""
+    if err.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise NoRoom("no room to look into /proc", hint="see ulimit -n", errno=err.errno, syscall="openat") from err
 
 
 def stat(pid: int) -> list[str] | None:
@@ -197,8 +207,8 @@ def children(pid: int) -> list[int]:
     except FileNotFoundError:
         # The kernel was built without CONFIG_PROC_CHILDREN, or a thread has just ended: ask every process instead.
         return [child for child in pids() if parent(child) == pid]
-    except OSError:
-        return found
+    except OSError as err:
+        _told(err)
     return found
 
 

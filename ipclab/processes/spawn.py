@@ -57,6 +57,10 @@ _LAST_WAIT_S = 5.0
 #: The grace time when an exception (Ctrl-C among them) ends the block: all must be over within a second.
 _HURRIED_GRACE_S = 0.2
 
+#: Descriptors kept back, so that a launcher can end its roles when its program has used up all others: looking for
+#: strays takes two at a time, the registry three.
+_RESERVE_FDS = 3
+
 #: Descriptors of all launchers of this process: a new role closes them.
 _private_fds: set[int] = set()
 
@@ -111,6 +115,7 @@ class Launcher:
             sub_handler = logs.BookHandler(self._book.write, "launcher")
             self._handler = logs.RoleHandler(logs.RecordPipe(records), sub_handler)
             self._pump.add(records, self._hear(logs.RecordReader()))
+            self._reserve = [self._own(os.dup(self._barrier)) for _ in range(_RESERVE_FDS)]
             undo.pop_all()
         self._say_before = logs.set_say(self.say)
         return self
@@ -127,6 +132,8 @@ class Launcher:
 
     def _leave(self, hurried: bool) -> None:
         self._book.hurry = hurried
+        while self._reserve:
+            self._disown(self._reserve.pop())
         try:
             self._stop(min(self._grace_s, _HURRIED_GRACE_S) if hurried else self._grace_s)
         finally:
@@ -138,10 +145,8 @@ class Launcher:
         self._pump.close()
         self._book.turned_by_pump = False
         self._book.turn(everything=True)
-        for fd in (self._barrier, self._barrier_out, self._records_out):
-            os.close(fd)
-        for process in self.processes:
-            os.close(process.pidfd)
+        for fd in (self._barrier, self._barrier_out, self._records_out, *(p.pidfd for p in self.processes)):
+            self._disown(fd)
         if self._guardian is not None:
             self._guardian.close()
             forked.discard(self._guardian.pid)
@@ -164,9 +169,11 @@ class Launcher:
         return fd
 
     def _disown(self, fd: int) -> None:
-        self._own_fds.discard(fd)
-        _private_fds.discard(fd)
-        os.close(fd)
+        """Close it, once: the second time its number may be somebody else's."""
+        if fd in self._own_fds:
+            self._own_fds.discard(fd)
+            _private_fds.discard(fd)
+            os.close(fd)
 
     def _pipe(self, undo: contextlib.ExitStack) -> tuple[int, int]:
         try:
@@ -231,11 +238,14 @@ class Launcher:
             )
             _flush_standard_streams()
             pid = _fork_role(plan, target, args)
+            undo.callback(_undo_fork, pid)
+            pidfd = self._open_pidfd(pid, role)
+            undo.callback(self._disown, pidfd)
             output = Output(self._cap_bytes, lambda kind, text, at_ns: self._book.write(role, pid, kind, text, at_ns))
-            process = Process(self, role, pid, self._open_pidfd(pid, role), output)
+            process = Process(self, role, pid, pidfd, output)
+            self._guardian.watch(pid, process.start_time)
             undo.pop_all()
         self.processes.append(process)
-        self._guardian.watch(pid, process.start_time)
         self._disown(output_out)
         self._pump.add(output_in, output.take)
         if killable:
@@ -247,9 +257,6 @@ class Launcher:
         try:
             return self._own(os.pidfd_open(pid))
         except OSError as err:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            forked.discard(pid)
             call = "pidfd_open"
             raise NoRoom(f"no room for process {role}", hint="see ulimit -n", errno=err.errno, syscall=call) from err
 
@@ -424,6 +431,13 @@ def _fork_role(plan: child.Plan, target: Callable[..., object], args: tuple[obje
     with contextlib.suppress(OSError):
         os.setpgid(pid, pid)  # here and in the child: whoever comes first, nobody sees it without its group
     return pid
+
+
+def _undo_fork(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    forked.discard(pid)
 
 
 def _name_stuck(processes: list[Process]) -> None:
