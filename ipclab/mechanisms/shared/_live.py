@@ -57,12 +57,31 @@ def room_in(folder: Path, name: str) -> tuple[Limit, ...]:
 
 
 def free_memory() -> Limit:
-    """What the kernel thinks it can give without swapping."""
-    source = "/proc/meminfo, MemAvailable"
+    """How much memory can be had: of the machine, with its swap, or of the container's cgroup if that has less."""
+    name, unit = "memory available", "bytes"
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return Limit(name="memory available", value=int(line.split()[1]) * 1024, unit="bytes", source=source)
-    except (OSError, ValueError) as err:
-        source = f"{source}: {err}"
-    return Limit(name="memory available", value=None, unit="bytes", source=source)
+        found = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        value = sum(int(found[key].split()[0]) * 1024 for key in ("MemAvailable", "SwapFree"))
+    except (OSError, ValueError, KeyError) as err:
+        return Limit(name=name, value=None, unit=unit, source=f"/proc/meminfo: {err}")
+    limit = Limit(name=name, value=value, unit=unit, source="/proc/meminfo, MemAvailable + SwapFree")
+    for limit_file, usage_file in _CGROUP_MEMORY:
+        room = _cgroup_room(limit_file, usage_file)
+        if room is not None and room < value:
+            value = room
+            limit = Limit(name=name, value=room, unit=unit, source=f"{limit_file} - {usage_file}")
+    return limit
+
+
+#: What a container sees of its own limit, in cgroup v2 and v1: the most it may have, and what it has.
+_CGROUP_MEMORY = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def _cgroup_room(limit_file: str, usage_file: str) -> int | None:
+    try:
+        return max(0, int(Path(limit_file).read_text()) - int(Path(usage_file).read_text()))
+    except (OSError, ValueError):  # not there, or "max"
+        return None

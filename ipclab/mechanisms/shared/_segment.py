@@ -10,7 +10,9 @@ mapping and every attached SysV segment.
                                        bytes(theirs.buffer[0:5])
 
 Room is reserved before the first touch. A mapped page the file system has no room for is not an error but SIGBUS, at
-whatever instruction happened to touch it; posix_fallocate(3) asks first, and its ENOSPC becomes NoRoom.
+whatever instruction happened to touch it; posix_fallocate(3) asks first, and its ENOSPC becomes NoRoom. Where no file
+system sets a limit (memfd, SysV) asking for more than the machine has is not an error either: the kernel would kill
+processes until there is room, anybody's. So a large size is compared with the free memory before.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from types import TracebackType
 from typing import Self
 
 from ipclab.errors import IpclabError, NoRoom, UsageError, from_os_error
+from ipclab.mechanisms.shared._live import free_memory
 
+#: Below this the question for free memory, some 50 us, costs more than its answer is worth.
+ASK_FROM_BYTES = 1 << 20
 #: Beyond this no process of the machines we run on can map: 47 bits of user address space, less a little.
 MOST_BYTES = 1 << 46
 
@@ -95,9 +100,18 @@ def check_size(size_bytes: int, what: str) -> None:
         raise NoRoom(f"{what}: {size_bytes} bytes are more than a process can map ({MOST_BYTES})")
 
 
+def check_memory(size_bytes: int, what: str) -> None:
+    """NoRoom when the machine, or this container, has not that much left now; somebody else may take it meanwhile."""
+    if size_bytes < ASK_FROM_BYTES:
+        return
+    free = free_memory()
+    if free.value is not None and size_bytes > free.value:
+        text = f"{what}: no room for {size_bytes} bytes, {free.value} are free ({free.source})"
+        raise NoRoom(text, hint="free memory, or raise the container's memory limit", errno=errno.ENOMEM)
+
+
 def reserve(fd: int, size_bytes: int, what: str, hint: str) -> None:
     """Give the file its size and its pages now. Raises NoRoom (with `hint`) where a touch would have been SIGBUS."""
-    check_size(size_bytes, what)
     try:
         os.posix_fallocate(fd, 0, size_bytes)
     except OSError as err:

@@ -16,10 +16,12 @@ two semaphores each way (see _slots.py).
 
 Order. None of its own; the semaphores carry it.
 
-Capacity and limits. Memory and swap, the cgroup's limit, address space. The size of /dev/shm plays no part. Room is
-reserved by posix_fallocate(3) before anything is touched: NoRoom, not SIGBUS. MFD_CLOEXEC keeps the descriptor from
-programs started later; MFD_NOEXEC_SEAL (Linux 6.3) says that this will never be a program, and vm.memfd_noexec can
-make that the rule: it is asked for where the kernel knows it. MFD_HUGETLB takes huge pages where some are reserved.
+Capacity and limits. Memory and swap, the cgroup's limit, address space. The size of /dev/shm plays no part. No
+file system says ENOSPC here: more than the machine has would set off the out-of-memory killer, so the size is compared
+with the free memory, then reserved by posix_fallocate(3) before anything is touched: NoRoom, not SIGBUS. MFD_CLOEXEC
+keeps the descriptor from programs started later; MFD_NOEXEC_SEAL (Linux 6.3) says that this will never be a program,
+and vm.memfd_noexec can make that the rule: it is asked for where the kernel knows it. MFD_HUGETLB takes huge pages
+where some are reserved.
 
 Blocking. Loads and stores never block. Waiting is the protocol's: here a semaphore's futex sleep.
 
@@ -44,7 +46,7 @@ from typing import Self
 
 from ipclab.errors import IpclabError, from_os_error
 from ipclab.mechanisms.shared import _live
-from ipclab.mechanisms.shared._segment import MappedSegment, map_shared, reserve
+from ipclab.mechanisms.shared._segment import MappedSegment, check_memory, check_size, map_shared, reserve
 from ipclab.mechanisms.shared._slots import SlotLink
 from ipclab.records import Limit, Mechanism, Probe
 
@@ -60,6 +62,8 @@ MECHANISM = Mechanism(
 
 #: linux/memfd.h; Python has no name for it yet. It includes MFD_ALLOW_SEALING.
 MFD_NOEXEC_SEAL = 0x8
+#: linux/fcntl.h, Linux 5.1; Python's fcntl has the older seals alone.
+F_SEAL_FUTURE_WRITE = 0x10
 ROOM_HINT = "free memory, or raise the cgroup's memory limit"
 
 
@@ -85,6 +89,8 @@ class Memfd(MappedSegment):
     @classmethod
     def create(cls, size_bytes: int, name: str = "ipclab") -> Self:
         """A new, zeroed one, sealed against shrinking. Raises NoRoom."""
+        check_size(size_bytes, f"memfd {name}")
+        check_memory(size_bytes, f"memfd {name}")
         fd = create_fd(name)
         try:
             reserve(fd, size_bytes, f"memfd {name}", ROOM_HINT)

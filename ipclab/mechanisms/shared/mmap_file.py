@@ -48,7 +48,7 @@ from typing import Self
 
 from ipclab.errors import IpclabError, from_os_error
 from ipclab.mechanisms.shared import _live
-from ipclab.mechanisms.shared._segment import MappedSegment, map_shared, reserve
+from ipclab.mechanisms.shared._segment import MappedSegment, check_size, map_shared, reserve
 from ipclab.mechanisms.shared._slots import SlotLink
 from ipclab.processes import journal, registry
 from ipclab.records import Limit, Mechanism, Probe
@@ -75,6 +75,7 @@ class MappedFile(MappedSegment):
     @classmethod
     def create(cls, size_bytes: int, label: str = "mmap") -> Self:
         """A new, zeroed file in the runtime folder, mode 0600, its blocks reserved. Raises NoRoom, Unavailable."""
+        check_size(size_bytes, "mapped file")
         path = registry.new_path(label, ".map")
         try:
             return cls._open(path, size_bytes)

@@ -50,7 +50,7 @@ import posix_ipc
 
 from ipclab.errors import IpclabError, NameInUse, NoRoom, Unavailable, from_os_error
 from ipclab.mechanisms.shared import _live
-from ipclab.mechanisms.shared._segment import MappedSegment, map_shared, reserve
+from ipclab.mechanisms.shared._segment import MappedSegment, check_memory, check_size, map_shared, reserve
 from ipclab.mechanisms.shared._slots import SlotLink
 from ipclab.processes import registry
 from ipclab.records import Limit, Mechanism, Probe
@@ -91,6 +91,8 @@ class PosixShm(MappedSegment):
     @classmethod
     def create(cls, size_bytes: int, label: str = "shm") -> Self:
         """A new, zeroed segment under a new name, mode 0600. Raises NoRoom, Unavailable."""
+        check_size(size_bytes, "POSIX shared memory")
+        check_memory(size_bytes, "POSIX shared memory")
         name = registry.new_name("posix-shm", label)
         try:
             return cls._open(name, size_bytes)

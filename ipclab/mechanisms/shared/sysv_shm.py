@@ -20,8 +20,8 @@ Order. None of its own; the semaphores carry it.
 
 Capacity and limits. SHMMAX bytes a segment, SHMALL pages and SHMMNI segments in all: /proc/sys/kernel. The size of
 /dev/shm plays no part. shmget reserves no pages, only commits to them: where memory has run out in the end, the
-kernel kills somebody, and there is nothing like posix_fallocate to ask beforehand. sysv_ipc writes every page once
-as it creates a segment, which at least puts that moment at the beginning.
+kernel kills somebody, and there is nothing like posix_fallocate to ask beforehand. So the size is compared with the
+free memory here, and sysv_ipc writes every page once as it creates a segment.
 
 Blocking. Loads and stores never block. Waiting is the protocol's: here a semaphore's futex sleep.
 
@@ -44,7 +44,7 @@ from typing import Any, Self
 
 from ipclab.errors import IpclabError, NameInUse, NoRoom, Unavailable
 from ipclab.mechanisms.shared import _live
-from ipclab.mechanisms.shared._segment import Segment, check_size
+from ipclab.mechanisms.shared._segment import Segment, check_memory, check_size
 from ipclab.mechanisms.shared._slots import SlotLink
 from ipclab.processes import registry
 from ipclab.records import Limit, Mechanism, Probe
@@ -85,6 +85,7 @@ class SysvShm(Segment):
         """A new, zeroed segment under a new key, mode 0600. Raises NoRoom, Unavailable."""
         sysv_ipc = load_sysv_ipc("SysV shared memory")
         check_size(size_bytes, "SysV shared memory")  # sysv_ipc would cut a larger number down in silence
+        check_memory(size_bytes, "SysV shared memory")
         key = registry.new_key("sysv-shm", label)
         try:
             return cls._open(sysv_ipc, key, size_bytes)
