@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Demos
+from command_line import Demos
 
 from ipclab.demos import read
 from ipclab.errors import IpclabError

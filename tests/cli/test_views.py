@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from conftest import terminal
+from command_line import terminal
 
 from ipclab.records import (
     CleanReport,
