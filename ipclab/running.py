@@ -23,7 +23,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Literal
 
@@ -31,7 +30,7 @@ import msgspec
 
 from ipclab import _core
 from ipclab.errors import IpclabError, from_os_error
-from ipclab.processes import registry
+from ipclab.processes import procfs, registry
 from ipclab.records import Demo, DemoRun, Leftover
 
 #: A little more than a Stage gives itself (30 s): its own report of what hung is better than ours.
@@ -301,9 +300,8 @@ def _end_orphan(pid: int, until: float) -> bool:
 
 
 def _children() -> set[int]:
-    """The pids of our children, zombies included."""
+    """The pids of our children, zombies included; none where /proc is hidden: then the death signals have to do."""
     try:
-        tasks = list(Path("/proc/self/task").iterdir())
-        return {int(pid) for task in tasks for pid in (task / "children").read_text(encoding="ascii").split()}
-    except OSError:
-        return set()  # a kernel without CONFIG_PROC_CHILDREN, or a hidden /proc: orphans are left to the death signals
+        return set(procfs.children(os.getpid()))
+    except (IpclabError, OSError):
+        return set()
