@@ -57,11 +57,16 @@ class Interrupts:
                 signal.signal(signo, before)
         self._before.clear()
 
+    def take_noted(self) -> BaseException | None:
+        """What was noted, as the exception it would have been; once."""
+        noted, self.noted = self.noted, None
+        return None if noted is None else _exception(noted)
+
     def raise_noted(self) -> None:
         """Raise what was noted, once."""
-        noted, self.noted = self.noted, None
+        noted = self.take_noted()
         if noted is not None:
-            _raise(noted)
+            raise noted
 
     def raise_noted_unless_held(self) -> None:
         """The same, but nothing happens below a marked function: its caller will raise it."""
@@ -72,7 +77,7 @@ class Interrupts:
         if _held(frame):
             self.noted = self.noted or signo
         else:
-            _raise(signo)
+            raise _exception(signo)
 
 
 def _held(frame: FrameType | None) -> bool:
@@ -83,7 +88,5 @@ def _held(frame: FrameType | None) -> bool:
     return False
 
 
-def _raise(signo: int) -> None:
-    if signo == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise Terminated(signo)
+def _exception(signo: int) -> BaseException:
+    return KeyboardInterrupt() if signo == signal.SIGINT else Terminated(signo)

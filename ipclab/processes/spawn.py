@@ -87,6 +87,7 @@ class Launcher:
         self._interrupts = Interrupts()
         self._entered = False
         self._released = False
+        self._leaving = False
 
     # --- in and out ---
 
@@ -126,11 +127,15 @@ class Launcher:
     ) -> bool | None:
         if os.getpid() != self.pid:
             return None
-        self._leave(hurried=kind is not None)
+        try:
+            self._leave(hurried=kind is not None)
+        finally:
+            self._interrupts.restore()
         self._interrupts.raise_noted()
         return None
 
     def _leave(self, hurried: bool) -> None:
+        self._leaving = True
         self._book.hurry = hurried
         while self._reserve:
             self._disown(self._reserve.pop())
@@ -152,7 +157,6 @@ class Launcher:
             forked.discard(self._guardian.pid)
         _private_fds.difference_update(self._own_fds)
         self._undo_settings()
-        self._interrupts.restore()
         registry.clean_dead({process.pid: process.start_time for process in self.processes if process.reaped})
         if self._book.error is not None:
             raise IpclabError(f"the output could not be written: {self._book.error}") from self._book.error

@@ -100,11 +100,19 @@ class Stage(Launcher):
         if os.getpid() != self.pid:
             return None
         try:
-            super().__exit__(kind, error, trace)
-        except (IpclabError, KeyboardInterrupt, Terminated) as later:
+            error = self._leave_quietly(error)
+            return self._conclude(error)
+        finally:
+            self._interrupts.restore()
+
+    def _leave_quietly(self, error: BaseException | None) -> BaseException | None:
+        """Leave; returns what ended the block, or else the leaving."""
+        try:
+            self._leave(hurried=error is not None)
+        except IpclabError as later:
             error = error or later
         registry.clean_mine(self._named_before)  # a demo that was cut short has not removed its names itself
-        return self._conclude(error)
+        return error or self._interrupts.take_noted()
 
     # --- what a demo says ---
 
@@ -222,7 +230,7 @@ class Stage(Launcher):
         first = not self.deadline_passed
         super()._pass_deadline()
         # The demo's own thread may wait for something that will never come now: wake it as Ctrl-C would.
-        if first and threading.current_thread() is not threading.main_thread():
+        if first and not self._leaving and threading.current_thread() is not threading.main_thread():
             main = threading.main_thread().ident
             if self._interrupts.has(signal.SIGINT) and main is not None:
                 signal.pthread_kill(main, signal.SIGINT)

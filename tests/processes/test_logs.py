@@ -298,7 +298,7 @@ def test_other_start_methods(method: str, tmp_path: Path) -> None:
     assert len(lines) == 5
     for number in (1, 2):
         mine = [line.split("]  ")[1] for line in lines if line.startswith(f"spawned-{number}[")]
-        assert mine == ["WARNING x: value %d" % number, "narration"]
+        assert mine == [f"WARNING x: value {number}", "narration"]
 
 
 def test_entries_that_arrive_late_are_sorted_within_the_window() -> None:
@@ -347,7 +347,7 @@ def test_a_reader_that_has_gone_is_no_traceback() -> None:
         "    launcher.spawn('talker', talk)\n"
         "    print(launcher.wait()[0].exit_code)\n"
     )
-    command = f"{sys.executable} -c \"$PROGRAM\" | head -n 1; exit ${{PIPESTATUS[0]}}"
+    command = f'{sys.executable} -c "$PROGRAM" | head -n 1; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(
         ["bash", "-c", command], env={**os.environ, "PROGRAM": program}, capture_output=True, text=True, timeout=60
     )
