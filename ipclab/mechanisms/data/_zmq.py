@@ -19,10 +19,14 @@ I/O thread may still hold messages when the process is gone).
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
 import socket
+import sys
+import termios
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from math import ceil
 from typing import TYPE_CHECKING
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
 LINGER_MS = 5000
 #: How long after the end of a watched process its last messages may still be on their way through our I/O thread.
 LAST_LOOK_S = 0.1
+#: How often `close` looks whether the peer has read everything. Chosen: nobody tells when that happens.
+LOOK_MS = 5
 #: Messages from this size on are received without a copy of pyzmq's own. Chosen by pyzmq's own threshold for sending.
 _FRAME_BYTES = 65536
 #: ZMQ_MAXMSGSIZE holds for the frames of the handshake too.
@@ -71,10 +77,11 @@ class ZmqEnd(End):
         self._gone = ""
         #: When to stop hoping for last messages of a watched process that has ended.
         self._last_look_s: float | None = None
-        #: On the listening side: whether a peer was let in, and the connections there are now.
+        #: On the listening side: whether the peer was let in, and the connections of which one is the peer's.
         self._met = False
         self._connections: set[int] = set()
         self._listens = False
+        self._endpoint = ""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         try:
             self._socket, self._monitor = self._make_sockets(depth)
@@ -93,6 +100,7 @@ class ZmqEnd(End):
         main.setsockopt(zmq.HANDSHAKE_IVL, 0)  # the other side may take its end much later
         monitor = main.get_monitor_socket(
             zmq.EVENT_ACCEPTED
+            | zmq.EVENT_CONNECTED
             | zmq.EVENT_HANDSHAKE_SUCCEEDED
             | zmq.EVENT_DISCONNECTED
             | zmq.EVENT_CLOSED
@@ -123,6 +131,7 @@ class ZmqEnd(End):
         self._socket.setsockopt(self._zmq.IPV6, 1)
 
     def _attach(self, call: Callable[[str], object], endpoint: str, name: str) -> None:
+        self._endpoint = endpoint
         try:
             call(endpoint)
         except self._zmq.ZMQError as err:
@@ -170,9 +179,9 @@ class ZmqEnd(End):
     def fileno(self) -> int:
         """ZMQ_FD: a descriptor that becomes readable when *something* has changed. It is edge-triggered.
 
-        Readable does not mean that a message is there, and a message that is there does not keep it readable. After
-        poll(2) reports it, receive with `timeout_s=0` until TimedOut; only then wait on it again. Nobody learns from it
-        that the peer is gone: that is for the waits in here.
+        Readable does not mean that a message is there, and a message that is there need not make it readable. So before
+        every wait on it, the first one too, receive with `timeout_s=0` until TimedOut; only a socket found empty
+        promises to report the next message. Nobody learns from it that the peer is gone: that is for the waits in here.
         """
         self._check()
         return int(self._socket.getsockopt(self._zmq.FD))
@@ -194,11 +203,29 @@ class ZmqEnd(End):
         self._closed = True
         if self._peer is not None:
             self._peer.close()
+        deadline = Deadline(LINGER_MS / 1000)
+        self._read_monitor()
+        kept = [] if self._gone else self._keep_connections()
         self._close_door()
         self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close(0 if self._gone else LINGER_MS)
         self._context.term()
+        for sock in kept:
+            with sock:
+                _until_taken(sock, deadline)
+
+    def _keep_connections(self) -> list[socket.socket]:
+        """Descriptors of our own for the connections, so that libzmq's closing them is not yet their end."""
+        kept = []
+        for fd in self._connections:
+            with ExitStack() as undo, suppress(OSError):  # closed in this very moment: then there is nothing to keep
+                sock = undo.enter_context(socket.socket(fileno=os.dup(fd)))
+                name = sock.getsockname() if self._listens else sock.getpeername()
+                if _endpoint(name) == self._endpoint:  # and not something else under a number used again
+                    undo.pop_all()
+                    kept.append(sock)
+        return kept
 
     def _check(self) -> None:
         if self._closed:
@@ -268,25 +295,60 @@ class ZmqEnd(End):
     def _read_monitor(self) -> None:
         """Take in what the I/O thread has reported about connections.
 
-        The connecting side has one connection: its end is the end. The listening side may have met strangers before, or
-        keep one waiting: the peer is gone when it was let in once and no connection is left.
+        The connecting side has one connection: its end is the end. The listening side may have met strangers before its
+        peer was let in. Usually they are gone by then; who is still there cannot be told from the peer (the report of a
+        success names no connection), so the peer is gone for sure when all of them are. Whoever comes later is nobody.
         """
         from zmq.utils.monitor import recv_monitor_message
 
         zmq = self._zmq
         while self._monitor.poll(0):
             report = recv_monitor_message(self._monitor)
-            if report["event"] == zmq.EVENT_ACCEPTED:
+            if report["event"] == zmq.EVENT_CONNECTED:
+                self._connections.add(report["value"])
+            elif not self._listens:
+                if report["event"] != zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    self._gone = CLOSED
+            elif report["event"] == zmq.EVENT_ACCEPTED and not self._met:
                 self._connections.add(report["value"])
             elif report["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._met = True
                 self._close_door()
-            elif not self._listens:
-                self._gone = CLOSED
             elif report["event"] == zmq.EVENT_DISCONNECTED:
                 self._connections.discard(report["value"])
         if self._listens and self._met and not self._connections:
             self._gone = CLOSED
+
+
+def _endpoint(name: object) -> str:
+    """A socket's address as ZeroMQ writes it."""
+    if isinstance(name, tuple):
+        host, port = name[:2]
+        return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+    return f"ipc://{name}"
+
+
+def _until_taken(sock: socket.socket, deadline: Deadline) -> None:
+    """Wait until the peer's I/O thread has read what the kernel holds for it; then read away what we never received.
+
+    libzmq hands everything to the kernel and closes. That is too early when the peer is at its high-water mark and does
+    not read: on seeing the hang-up it gives up what the kernel still holds (stream_engine_base.cpp, restart_input). And
+    closing on unread data turns the end of a TCP connection into a reset, which looks the same to it.
+    """
+    poller = select.poll()
+    poller.register(sock, 0)  # only POLLHUP and POLLERR: the peer is gone
+    with suppress(OSError):
+        while _unread_bytes(sock) and not deadline.over():
+            if poller.poll(LOOK_MS):
+                return
+        while sock.recv(65536, socket.MSG_DONTWAIT):
+            pass
+
+
+def _unread_bytes(sock: socket.socket) -> int:
+    """What was sent and not yet read (Unix) or not yet acknowledged (TCP): SIOCOUTQ, unix(7) and tcp(7)."""
+    raw = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(raw, sys.byteorder)
 
 
 class ZmqLink(Link):

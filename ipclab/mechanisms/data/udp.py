@@ -88,7 +88,7 @@ PAYLOAD_BYTES = {socket.AF_INET: 65507, socket.AF_INET6: 65527}
 _OVERHEAD_BYTES = 4096
 
 
-class DatagramsLost(IpclabError):  # noqa: N818 - as its siblings in errors.py: what happened, not "Error"
+class DatagramsLost(IpclabError):
     """The kernel dropped datagrams: the receive buffer was full. `lost` is how many are missing before the next one."""
 
     def __init__(self, lost: int) -> None:
