@@ -32,7 +32,7 @@ def main() -> int:
         page = mmap.mmap(-1, mmap.PAGESIZE)
         the_last_one_opens_it(stage, page)
         one_never_comes(stage, page)
-        stage.verdict("the last one to arrive opens it for all; without a deadline, one that never comes stops them all")
+        stage.verdict("the last one to arrive opens it for all; one that never comes stops all who have no deadline")
     return stage.exit_code
 
 

@@ -62,8 +62,7 @@ def by_ofd(fd: int, wait: bool) -> None:
     fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, WHOLE_FILE)
 
 
-# kind: how to take it, and the system call its waiter sleeps in
-KINDS: dict[str, tuple[Take, str]] = {
+KINDS: dict[str, tuple[Take, str]] = {  # how to take it, and the system call its waiter sleeps in
     "flock": (by_flock, "flock"),
     "record": (by_record, "fcntl"),
     "OFD": (by_ofd, "fcntl"),
@@ -124,11 +123,11 @@ def inherited(stage: Stage, path: Path, kind: str) -> None:
     child = stage.spawn("child", try_it, fd, take)
     stage.release()
     answer = child.wait(5).exit_code
-    os.close(fd)
     if kind == "record":
         stage.check(answer in (errno.EAGAIN, errno.EACCES), "refused: the lock is its parent's, a child inherits none")
     else:
         stage.check(answer == 0, "granted: the lock is the open file's, and parent and child share that")
+    os.close(fd)
 
 
 def try_it(fd: int, take: Take) -> int:

@@ -93,7 +93,6 @@ class GuardedBuffer(Buffer):
         for semaphore in (self.free, self.filled, self.mutex):
             semaphore.unlink()
             registry.forget("posix-sem", semaphore.name)
-            semaphore.close()
 
 
 def produce(number: int, buffer: Buffer) -> None:

@@ -85,13 +85,12 @@ def between_any_two_instructions(stage: Stage) -> None:
     worker = stage.spawn("worker", work, trace_w, letterbox)
     stage.release()
     os.read(trace_r, 1)  # now its handlers stand
-    lines: Counter[str] = Counter()
-    for _ in range(POKES):
+    trace = ""
+    for poke in range(POKES):
         worker.signal(signal.SIGUSR1)
-        stack = ""
-        while "<module>\n" not in stack:  # the outermost frame comes last
-            stack += os.read(trace_r, 4096).decode()
-        lines.update(re.findall(r"line (\d+) in work", stack))
+        while trace.count("in <module>\n") <= poke:  # the outermost frame is written last
+            trace += os.read(trace_r, 4096).decode()
+    lines = Counter(re.findall(r"line (\d+) in work", trace))
     worker.signal(signal.SIGTERM)
     unread = worker.wait(5).exit_code
     stage.say(f"{POKES} signals, {lines.total()} runs of the handler, by line of code: {dict(sorted(lines.items()))}")

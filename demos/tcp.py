@@ -83,9 +83,7 @@ def talk(address: Address, notes: Connection) -> None:
         conn.shutdown(socket.SHUT_WR)
         say("shutdown(2) of my direction returned; reading on")
         reply = conn.recv(100).decode()
-        while conn.recv(100):
-            pass
-        say(f"the server read it in {reply} piece(s), and has closed as well")
+        say(f"answered: {reply} piece(s). Then recv(2) returned {len(conn.recv(100))}: the server has closed too")
         notes.send((reply, conn.getsockname()))
 
 

@@ -24,8 +24,7 @@ NEEDS = ("zmq-ipc",)
 BETTER_WITH = ()
 
 WORKERS, TASKS = 3, 90
-EARLY, LATE = 100, 100  # messages sent before a subscription has arrived, and after
-PATIENCE_MS = 300
+EARLY, LATE, PATIENCE_MS = 100, 100, 300  # messages before a subscription has arrived and after; length of a poll
 
 
 def main() -> int:
