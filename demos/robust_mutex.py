@@ -72,8 +72,8 @@ def heir(page: mmap.mmap, notes: Connection) -> None:
         accounts(page)[1] += TOTAL - found
         _core.lock_consistent(page, LOCK)
         say(f"repaired: sum {sum(accounts(page)[:2])}, and called pthread_mutex_consistent(3)")
-    _core.lock_release(page, LOCK)
     notes.send((owner_died, found))
+    _core.lock_release(page, LOCK)
 
 
 def the_next_one_repairs(stage: Stage, page: mmap.mmap) -> None:
