@@ -29,11 +29,12 @@ from ipclab.mechanisms.data._streams import StreamEnd, byte_view, wait_ready
 from ipclab.records import Limit, Probe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from typing_extensions import Buffer
 
     from ipclab.mechanisms.base import Side
+    from ipclab.mechanisms.data._streams import Bytes
 
 #: What the kernel says when the other socket is no longer there. ENOTCONN: a datagram socket that said ECONNREFUSED
 #: once has forgotten its peer.
@@ -56,12 +57,13 @@ class SocketStreamEnd(StreamEnd):
     def _write_fd(self) -> int:
         return self._sock.fileno()
 
-    def _read_some(self, view: memoryview, wait: bool) -> int:
+    def _reading(self, part: Bytes, wait: bool) -> Iterator[int]:
         # Not MSG_WAITALL: a Ctrl-C in the middle would lose the count of what had come by then.
-        return self._sock.recv_into(view, 0, 0 if wait else socket.MSG_DONTWAIT)
+        return map(self._sock.recv_into, (part,), (0,), (0 if wait else socket.MSG_DONTWAIT,))
 
-    def _write_some(self, view: memoryview, wait: bool) -> int:
-        return self._sock.send(view, socket.MSG_NOSIGNAL if wait else socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+    def _writing(self, part: Bytes, wait: bool) -> Iterator[int]:
+        flags = socket.MSG_NOSIGNAL if wait else socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+        return map(self._sock.send, (part,), (flags,))
 
     def _close_fds(self) -> None:
         self._sock.close()

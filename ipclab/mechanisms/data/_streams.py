@@ -7,8 +7,11 @@ are loops. Three things can end such a loop early, and each has its own error:
   - the time is over                      -> TimedOut
   - a signal handler raised               -> its exception, KeyboardInterrupt for one
 
-When one of the last two happens with part of a message moved, nobody can tell any more where the next message begins:
-the direction is torn, the error says so, and every later call on it fails at once.
+When any of them happens with part of a message moved, nobody can tell any more where the next message begins: the
+direction is torn, the error says so, and every later call on it fails at once. So the loop must know to the byte what
+has moved. A write(2) that a Ctrl-C interrupts half way returns what it wrote, and Python then raises KeyboardInterrupt
+before the result is stored: `n = os.write(...)` would lose it. `moved.extend(map(os.write, ...))` does not, because
+from the system call to the list everything happens in C, where no handler runs.
 
 How it waits. With no deadline and nobody watched the plain blocking call is made, so that the process sleeps in
 read(2) or write(2) itself, as a student expects and as /proc shows. Otherwise the call is made without waiting, and
@@ -31,7 +34,12 @@ from ipclab.errors import IpclabError, PeerGone, TimedOut, from_os_error
 from ipclab.mechanisms.base import Deadline, End, Peer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Buffer
+
+    #: Bytes in one piece, without a view where the caller's object will do: a view costs half a microsecond.
+    Bytes = bytes | bytearray | memoryview
 
 #: The longest single poll(2): its timeout is an int of milliseconds.
 _LONGEST_POLL_MS = 2**31 - 1
@@ -81,8 +89,10 @@ class StreamEnd(End):
         self._what = what
         self._peer: Peer | None = None
         self._closed = False
-        #: Why a direction can no longer be used; empty while it can.
-        self._torn = {"send": "", "recv": ""}
+        #: Why a direction, "send" or "recv", can no longer be used.
+        self._torn: dict[str, str] = {}
+        #: What each call of the last or present `send` moved.
+        self._sent: list[int] = []
 
     # --- what a kind has to say -------------------------------------------------------------------------------------
 
@@ -95,12 +105,15 @@ class StreamEnd(End):
         """The descriptor that becomes writable."""
 
     @abstractmethod
-    def _read_some(self, view: memoryview, wait: bool) -> int:
-        """Read up to len(view) bytes, 0 at the end of the stream; BlockingIOError when not to wait and none there."""
+    def _reading(self, part: Bytes, wait: bool) -> Iterator[int]:
+        """One call that reads into `part`, not made yet: `map` of the C function over its arguments.
+
+        It yields how many bytes came, 0 at the end of the stream; BlockingIOError when not to wait and none there.
+        """
 
     @abstractmethod
-    def _write_some(self, view: memoryview, wait: bool) -> int:
-        """Write up to len(view) bytes; BlockingIOError when not to wait and no room."""
+    def _writing(self, part: Bytes, wait: bool) -> Iterator[int]:
+        """One call that writes from `part`, likewise; BlockingIOError when not to wait and no room."""
 
     @abstractmethod
     def _close_fds(self) -> None:
@@ -111,15 +124,23 @@ class StreamEnd(End):
     def send(self, data: Buffer, timeout_s: float | None = None) -> None:
         """Write all of `data`; blocks while the stream is full. Raises PeerGone, TimedOut."""
         self._check("send")
-        with byte_view(data) as view:
-            self._move("send", view, timeout_s)
+        if type(data) is bytes:
+            self._move("send", data, len(data), timeout_s)
+        else:
+            with byte_view(data) as view:
+                self._move("send", view, len(view), timeout_s)
 
     def recv_into(self, buffer: Buffer, timeout_s: float | None = None) -> int:
         """Fill the whole of `buffer` and return its length; blocks until that much came. Raises PeerGone, TimedOut."""
         self._check("recv")
-        with byte_view(buffer, writable=True) as view:
-            self._move("recv", view, timeout_s)
-            return len(view)
+        if type(buffer) is bytearray:
+            size = len(buffer)
+            self._move("recv", buffer, size, timeout_s)
+        else:
+            with byte_view(buffer, writable=True) as view:
+                size = len(view)
+                self._move("recv", view, size, timeout_s)
+        return size
 
     def fileno(self) -> int:
         """The descriptor to wait on for bytes."""
@@ -147,42 +168,53 @@ class StreamEnd(End):
     def _check(self, direction: str) -> None:
         if self._closed:
             raise IpclabError(f"{self._what}: this end is closed")
-        if torn := self._torn.get(direction):
-            raise IpclabError(f"{self._what}: {torn}", hint="open a new link; the borders of messages are lost")
+        if direction in self._torn:
+            hint = "open a new link; the borders of messages are lost"
+            raise IpclabError(f"{self._what}: {self._torn[direction]}", hint=hint)
 
-    def _move(self, direction: str, view: memoryview, timeout_s: float | None) -> None:
-        """Read or write all of `view`; tear the direction when it ends between the first and the last byte."""
-        progress = [0]
+    def _move(self, direction: str, whole: Bytes, size: int, timeout_s: float | None) -> None:
+        """Read or write all of it; tear the direction when that ends between the first and the last byte."""
+        moved: list[int] = []
+        if direction == "send":
+            self._sent = moved
         try:
-            self._loop(direction, view, timeout_s, progress)
+            self._loop(direction == "recv", whole, size, timeout_s, moved)
         except BaseException as err:
-            if not 0 < progress[0] < len(view):
+            done = sum(moved)
+            if not 0 < done < size:
                 raise
             verb = "received" if direction == "recv" else "sent"
-            torn = self._torn[direction] = f"the stream is broken: {progress[0]} of {len(view)} bytes were {verb}"
+            torn = self._torn[direction] = f"the stream is broken: {done} of {size} bytes were {verb}"
             if isinstance(err, (TimedOut, PeerGone)):
                 raise type(err)(f"{err.message}; {torn}", errno=err.errno, syscall=err.syscall) from err
             raise
 
-    def _loop(self, direction: str, view: memoryview, timeout_s: float | None, progress: list[int]) -> None:
-        reading = direction == "recv"
+    def _loop(self, reading: bool, whole: Bytes, size: int, timeout_s: float | None, moved: list[int]) -> None:
         wait = timeout_s is None and self._peer is None
-        deadline = Deadline(timeout_s)
+        deadline: Deadline | None = None
         peer_gone = False
-        while (done := progress[0]) < len(view):
+        done = 0
+        while done < size:
+            part = memoryview(whole)[done:] if done else whole
             try:
-                moved = self._read_some(view[done:], wait) if reading else self._write_some(view[done:], wait)
+                # In C from the system call to the list: no signal handler can come between a call and its result.
+                moved.extend(self._reading(part, wait) if reading else self._writing(part, wait))
             except BlockingIOError:
                 if peer_gone:
                     raise PeerGone(f"{self._what}: the process on the other side has ended") from None
-                fd, events = (self._read_fd(), select.POLLIN) if reading else (self._write_fd(), select.POLLOUT)
-                peer_gone = not wait_ready(fd, events, deadline, self._peer, f"{self._what}: {direction}")
+                deadline = deadline or Deadline(timeout_s)
+                peer_gone = not self._wait(reading, deadline)
                 continue
             except OSError as err:
                 raise from_os_error(err, self._what, syscall="read" if reading else "write") from err
-            if reading and not moved:
+            if reading and not moved[-1]:
                 raise PeerGone(f"{self._what}: the other side has closed its end", syscall="read")
-            progress[0] += moved
+            done += moved[-1]
+
+    def _wait(self, reading: bool, deadline: Deadline) -> bool:
+        if reading:
+            return wait_ready(self._read_fd(), select.POLLIN, deadline, self._peer, f"{self._what}: recv")
+        return wait_ready(self._write_fd(), select.POLLOUT, deadline, self._peer, f"{self._what}: send")
 
 
 class PipeEnd(StreamEnd):
@@ -196,7 +228,8 @@ class PipeEnd(StreamEnd):
         super().__init__(what)
         self._in = read_fd
         self._out = write_fd
-        self._blocking: dict[int, bool] = {}
+        self._in_waits: bool | None = None
+        self._out_waits: bool | None = None
 
     def _read_fd(self) -> int:
         return self._in
@@ -204,19 +237,21 @@ class PipeEnd(StreamEnd):
     def _write_fd(self) -> int:
         return self._out
 
-    def _set_blocking(self, fd: int, blocking: bool) -> None:
-        """Switch O_NONBLOCK only when the way of waiting changes: it costs a system call."""
-        if self._blocking.get(fd) != blocking:
-            os.set_blocking(fd, blocking)
-            self._blocking[fd] = blocking
+    def _reading(self, part: Bytes, wait: bool) -> Iterator[int]:
+        if self._in_waits != wait:  # only then: it costs a system call
+            os.set_blocking(self._in, wait)
+            self._in_waits = wait
+        return map(os.readv, (self._in,), ((part,),))
 
-    def _read_some(self, view: memoryview, wait: bool) -> int:
-        self._set_blocking(self._in, wait)
-        return os.readv(self._in, [view])
+    def _writing(self, part: Bytes, wait: bool) -> Iterator[int]:
+        self._let_wait(wait)
+        return map(os.write, (self._out,), (part,))
 
-    def _write_some(self, view: memoryview, wait: bool) -> int:
-        self._set_blocking(self._out, wait)
-        return os.write(self._out, view)
+    def _let_wait(self, wait: bool) -> None:
+        """Whether a write to a full pipe waits or raises BlockingIOError."""
+        if self._out_waits != wait:
+            os.set_blocking(self._out, wait)
+            self._out_waits = wait
 
     def _close_fds(self) -> None:
         os.close(self._in)

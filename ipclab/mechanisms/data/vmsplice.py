@@ -59,10 +59,13 @@ from ipclab.mechanisms.data._streams import PipeEnd
 from ipclab.records import Limit, Mechanism, Probe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Buffer
 
     from ipclab.mechanisms.base import Side
     from ipclab.mechanisms.data._cloakroom import Cloakroom
+    from ipclab.mechanisms.data._streams import Bytes
 
 MECHANISM = Mechanism(
     name="vmsplice",
@@ -102,7 +105,7 @@ def limits() -> tuple[Limit, ...]:
     return (*pipe_limits(), page)
 
 
-class _Staging:
+class Staging:
     """Pages that are written, spliced, and not written again before as many have followed as the pipe has slots.
 
         |  k, k+1 ... still in the pipe, at most N  |  free to be written, at least N  |      2 N pages, a circle
@@ -114,28 +117,33 @@ class _Staging:
         self._pages = mmap.mmap(-1, 2 * slots * mmap.PAGESIZE)
         self._view = memoryview(self._pages)
         self._next = 0  # page
-        self._waiting = self._view[:0]
+        self._waiting = self._view[:0]  # staged, not yet spliced
+        self._spliced_bytes = 0  # of the present message
 
-    def forget(self) -> None:
-        """Drop what was staged and never spliced: its message was given up before its first byte went."""
-        self._waiting = self._view[:0]
+    def stage(self, data: Bytes, spliced_bytes: int) -> memoryview:
+        """The next piece to splice, when `spliced_bytes` of the message have gone and `data` is what is left of it.
 
-    def stage(self, data: memoryview) -> memoryview:
-        """A copy of the beginning of `data`, at most as long as the pipe has slots; kept until `spliced` takes it away.
-
-        Called again with the rest of the same message it goes on with what is still staged.
+        It is what is still staged, or a copy of the beginning of `data`: at most as many pages as the pipe has slots.
         """
+        self._count(spliced_bytes)
         if not self._waiting:
             room = min(self._slots, 2 * self._slots - self._next) * mmap.PAGESIZE
             start, length = self._next * mmap.PAGESIZE, min(room, len(data))
-            self._view[start : start + length] = data[:length]
+            self._view[start : start + length] = memoryview(data)[:length]
             self._waiting = self._view[start : start + length]
         return self._waiting
 
-    def spliced(self, size_bytes: int) -> None:
-        """The pipe took so many of the staged bytes: whole pages, or all that was left."""
-        self._waiting = self._waiting[size_bytes:]
-        self._next = (self._next + -(-size_bytes // mmap.PAGESIZE)) % (2 * self._slots)
+    def finish(self, spliced_bytes: int) -> None:
+        """The message is over, after so many bytes: all, or those that had gone when it was given up."""
+        self._count(spliced_bytes)
+        self._waiting = self._view[:0]
+        self._spliced_bytes = 0
+
+    def _count(self, spliced_bytes: int) -> None:
+        """Go on behind what the pipe took since the last time: whole pages, or all that was left."""
+        new_bytes, self._spliced_bytes = spliced_bytes - self._spliced_bytes, spliced_bytes
+        self._waiting = self._waiting[new_bytes:]
+        self._next = (self._next + -(-new_bytes // mmap.PAGESIZE)) % (2 * self._slots)
 
     def close(self) -> None:
         """Unmap the pages; those in the pipe stay readable."""
@@ -149,13 +157,12 @@ class VmspliceEnd(PipeEnd):
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         super().__init__(read_fd, write_fd, MECHANISM.name)
-        self._staging = _Staging(capacity(write_fd) // mmap.PAGESIZE)
+        self._staging = Staging(capacity(write_fd) // mmap.PAGESIZE)
         self._in_place = False
 
     def send(self, data: Buffer, timeout_s: float | None = None) -> None:
         """Copy `data` to staging pages and splice those; blocks while the pipe is full, never for the reader."""
-        self._check("send")
-        self._staging.forget()
+        self._finish_last()
         super().send(data, timeout_s)
 
     def send_in_place(self, data: Buffer, timeout_s: float | None = None) -> None:
@@ -165,25 +172,29 @@ class VmspliceEnd(PipeEnd):
         the stream counts as broken, and a reader of what is left would see later changes of the buffer.
         """
         deadline = Deadline(timeout_s)
+        self._finish_last()
         self._in_place = True
         try:
             super().send(data, timeout_s)
-        finally:
-            self._in_place = False
-        try:
             self._wait_empty(deadline)
         except BaseException:
-            self._torn["send"] = "the stream is broken: the reader has not taken the pages sent in place"
+            if self._sent:
+                self._torn["send"] = "the stream is broken: the reader has not taken the pages sent in place"
             raise
+        finally:
+            self._in_place = False
+            self._sent = []
 
-    def _write_some(self, view: memoryview, wait: bool) -> int:
-        self._set_blocking(self._out, wait)
-        flags = 0 if wait else os.SPLICE_F_NONBLOCK
-        if self._in_place:
-            return _core.vmsplice(self._out, view, flags)
-        moved = _core.vmsplice(self._out, self._staging.stage(view), flags)
-        self._staging.spliced(moved)
-        return moved
+    def _finish_last(self) -> None:
+        """Not at the end of a send: an exception of a signal handler may have come in between."""
+        self._check("send")
+        self._staging.finish(sum(self._sent))
+        self._sent = []
+
+    def _writing(self, part: Bytes, wait: bool) -> Iterator[int]:
+        self._let_wait(wait)
+        staged = part if self._in_place else self._staging.stage(part, sum(self._sent))
+        return map(_core.vmsplice, (self._out,), (staged,), (0 if wait else os.SPLICE_F_NONBLOCK,))
 
     def _wait_empty(self, deadline: Deadline) -> None:
         unread = array.array("i", [0])
