@@ -129,7 +129,7 @@ def test_addresses_out_of_the_sender_are_an_error_for_both() -> None:
 def offer_nonsense(part: Any) -> int:
     from ipclab.mechanisms.base import Deadline
 
-    part.end._put(part.end._offers_out, process_vm._OFFER.pack(os.getpid(), 4096, 100))
+    part.end._put(part.end._offers_out, process_vm._OFFER.pack(os.getpid(), 4096, 100), [])
     return int(part.end._answer(Deadline(10.0)))
 
 

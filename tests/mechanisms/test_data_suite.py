@@ -278,6 +278,34 @@ def test_ctrl_c_ends_a_receive_without_a_watched_peer(link: Any) -> None:
             receiving.result()
 
 
+def test_ctrl_c_ends_a_send_into_a_full_link_and_no_message_is_cut(link: Any, kind: SimpleNamespace) -> None:
+    if kind.lossy:
+        pytest.skip("never full: what finds no room is dropped")
+    with pair(link) as (a, b):
+        sending = until_blocked_in_send(kind, a)
+        a.interrupt()
+        with pytest.raises(KeyboardInterrupt):
+            sending.result()
+        if kind.stream:
+            with pytest.raises(IpclabError, match="broken"):
+                a.call("send", b"x")
+            return
+        size = min(largest(kind, a), 65536)
+        assert b.call("run", receive_what_is_there, size) <= {size}
+        a.call("close")
+
+
+def receive_what_is_there(part: Any, room: int) -> set[int]:
+    """The lengths of all messages under way."""
+    lengths = set()
+    buffer = bytearray(room)
+    while True:
+        try:
+            lengths.add(part.end.recv_into(buffer, 0.1))
+        except TimedOut:
+            return lengths
+
+
 def test_a_handled_signal_does_not_end_a_receive(link: Any) -> None:
     """EINTR is not seen by the caller."""
     with pair(link, watch=False) as (a, b):

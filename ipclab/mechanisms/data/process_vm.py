@@ -132,7 +132,8 @@ class ProcessVmEnd(End):
         for fd in self._fds:
             os.set_blocking(fd, False)
         self._peer: Peer | None = None
-        self._in_hand: _Offer | None = None  # taken out of the pipe, not yet answered
+        #: A record read from one of the two reading ends and not dealt with: an offer in hand, the end (b"").
+        self._read: dict[int, list[bytes]] = {offers_in: [], answers_in: []}
         self._torn = ""
         self._closed = False
 
@@ -145,19 +146,7 @@ class ProcessVmEnd(End):
             if len(view) > MAX_RW_BYTES:
                 raise MessageTooLarge(len(view), MAX_RW_BYTES, self.limit_source, syscall="process_vm_readv")
             address = _core.address_of(view) if len(view) else 0
-            self._put(self._offers_out, _OFFER.pack(os.getpid(), address, len(view)))
-            try:
-                answer = self._answer(Deadline(timeout_s))
-            except PeerGone:
-                raise
-            except TimedOut:
-                taken = self._withdraw()
-                if taken is None:
-                    raise
-                answer = taken
-            except BaseException:  # of a signal handler
-                self._withdraw()
-                raise
+            answer = self._offer(_OFFER.pack(os.getpid(), address, len(view)), Deadline(timeout_s))
             if answer:
                 raise _refused(answer, "the receiver could not read this process's memory")
 
@@ -165,15 +154,15 @@ class ProcessVmEnd(End):
         """Take the next offer and copy what it names. Raises also Unavailable: this process may not."""
         self._check_open()
         with byte_view(buffer, writable=True) as view:
-            offer = self._in_hand = self._in_hand or self._next_offer(Deadline(timeout_s))
+            offer = self._next_offer(Deadline(timeout_s))
             if offer.size_bytes > len(view):
                 self._put_back(offer)
                 text = f"process-vm: a message of {offer.size_bytes} bytes, a buffer of {len(view)} bytes"
                 raise BufferTooSmall(text, hint="it is kept: receive it into a larger buffer")
             number = self._copy(offer, view)
             with suppress(PeerGone):  # it has ended since: all the same, the message is here
-                self._put(self._answers_out, _ANSWER.pack(number))
-            self._in_hand = None
+                self._put(self._answers_out, _ANSWER.pack(number), [])
+            self._read[self._offers_in].clear()
             if number:
                 raise _refused(number, f"this process could not read the memory of process {offer.pid}")
             return offer.size_bytes
@@ -203,30 +192,31 @@ class ProcessVmEnd(End):
         if self._closed:
             raise IpclabError("process-vm: this end is closed")
 
-    # --- records through the pipes ----------------------------------------------------------------------------------
+    # --- records through the pipes: noted in C, so that no exception of a signal handler loses one (see _streams.py) --
 
-    def _put(self, fd: int, record: bytes) -> None:
+    def _put(self, fd: int, record: bytes, written: list[int]) -> None:
         try:
-            os.write(fd, record)  # at most one is under way in each pipe, so there is room
+            written.extend(map(os.write, (fd,), (record,)))  # at most one is under way in each pipe: there is room
         except OSError as err:
             raise from_os_error(err, "process-vm", syscall="write") from err
 
     def _get(self, fd: int, size: int, deadline: Deadline, what: str) -> bytes:
         peer_gone = False
-        while True:
+        read = self._read[fd]
+        while not read:
             try:
-                record = os.read(fd, size)
+                read.extend(map(os.read, (fd,), (size,)))
             except BlockingIOError:
                 if peer_gone:
                     raise PeerGone("process-vm: the process on the other side has ended") from None
-            else:
-                if len(record) == size:
-                    return record
-                raise PeerGone("process-vm: the other side has closed its end", syscall="read")
-            peer_gone = not wait_ready(fd, select.POLLIN, deadline, self._peer, f"process-vm: {what}")
+                peer_gone = not wait_ready(fd, select.POLLIN, deadline, self._peer, f"process-vm: {what}")
+        if len(read[0]) != size:
+            raise PeerGone("process-vm: the other side has closed its end", syscall="read")
+        return read[0]
 
     def _answer(self, deadline: Deadline) -> int:
         record = self._get(self._answers_in, _ANSWER.size, deadline, "send: nobody has taken the message")
+        self._read[self._answers_in].clear()
         return int(_ANSWER.unpack(record)[0])
 
     def _next_offer(self, deadline: Deadline) -> _Offer:
@@ -245,20 +235,39 @@ class ProcessVmEnd(End):
         poller = select.poll()
         poller.register(self._offers_in, 0)  # POLLHUP: the only writing end is closed, so the sender has ended
         if poller.poll(0) or number == errno.ESRCH:
-            self._in_hand = None
             raise PeerGone("process-vm: the sender ended before its message was taken", syscall="process_vm_readv")
         return number
 
     def _put_back(self, offer: _Offer) -> None:
         """Back into the pipe, so that the sender can still withdraw it; there is no other offer it could get behind."""
         fd = _open_other_end(self._offers_in, os.O_WRONLY)
+        written: list[int] = []
         try:
-            self._put(fd, _OFFER.pack(*offer))
+            self._put(fd, _OFFER.pack(*offer), written)
         finally:
             os.close(fd)
-        self._in_hand = None
+            if written:
+                self._read[self._offers_in].clear()
 
     # --- the sender -------------------------------------------------------------------------------------------------
+
+    def _offer(self, offer: bytes, deadline: Deadline) -> int:
+        """Offer, and wait for the answer; the offer is withdrawn when that ends in any other way."""
+        written: list[int] = []
+        try:
+            self._put(self._offers_out, offer, written)
+            return self._answer(deadline)
+        except PeerGone:
+            raise
+        except TimedOut:
+            answer = self._withdraw()
+            if answer is None:
+                raise
+            return answer
+        except BaseException:  # of a signal handler
+            if written:
+                self._withdraw()
+            raise
 
     def _withdraw(self) -> int | None:
         """Read the offer back out of the pipe: None. When the receiver has it: its answer, which is on the way."""
