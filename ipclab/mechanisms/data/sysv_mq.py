@@ -110,7 +110,19 @@ def probe() -> Probe:
         pass
     except (sysv_ipc.Error, OSError) as err:
         return Probe(works=False, reason=f"msgget: {err}", remedy="a kernel with CONFIG_SYSVIPC")
+    most, in_use = sysctl(_KERNEL / "msgmni"), _queues_in_use()
+    if most is not None and in_use is not None and in_use >= most:
+        remedy = "`ipclab clean`, `ipcrm -q`, or raise /proc/sys/kernel/msgmni"
+        return Probe(works=False, reason=f"all {most} message queues of this machine are in use", remedy=remedy)
     return Probe(works=True)
+
+
+def _queues_in_use() -> int | None:
+    """How many queues there are; None where /proc does not tell."""
+    try:
+        return len(_QUEUES.read_text().splitlines()) - 1  # the first line is the heading
+    except OSError:
+        return None
 
 
 def limits() -> tuple[Limit, ...]:
@@ -121,11 +133,7 @@ def limits() -> tuple[Limit, ...]:
         ("queues of this machine", "msgmni", "queues"),
     )
     read = [Limit(name=n, value=sysctl(_KERNEL / f), unit=unit, source=str(_KERNEL / f)) for n, f, unit in rows]
-    try:
-        in_use: int | None = len(_QUEUES.read_text().splitlines()) - 1
-    except OSError:
-        in_use = None
-    return (*read, Limit(name="queues in use now", value=in_use, unit="queues", source=str(_QUEUES)))
+    return (*read, Limit(name="queues in use now", value=_queues_in_use(), unit="queues", source=str(_QUEUES)))
 
 
 class SysvMqEnd(End):
