@@ -20,9 +20,6 @@ PROGRAM = """
 import os, signal, sys, threading
 from ipclab.processes import Launcher
 
-def tell():
-    os.write(1, b"%d\\n" % os.getpid())
-
 def stay():
     os.write(out, b"%d\\n" % os.getpid())
     while True:
@@ -53,8 +50,8 @@ with Launcher(deadline_s=100) as launcher:
         launcher.release()
     if sys.argv[1] == "waiting":
         launcher.wait()
-    print("guardian", launcher._guardian.pid, flush=True)
-    print("roles", *[process.pid for process in launcher.processes], flush=True)
+    pids = [launcher._guardian.pid, *[process.pid for process in launcher.processes]]
+    os.write(out, b"launcher %s\\n" % " ".join(map(str, pids)).encode())  # one write: others write here too
     signal.pause()
 """
 
