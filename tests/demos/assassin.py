@@ -15,10 +15,11 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from ipclab import demos
+from ipclab.demos import catalogue
 from ipclab.processes import registry
 
-LATEST_S = 1.5
+#: The latest moment, for a demo alone and for three in a row: about as long as they take.
+LATEST_S = {1: 0.6, 3: 1.5}
 #: How long orphans may take to vanish: what the project promises.
 GONE_S = 1.0
 MARK = "IPCLAB_TEST_KILLED"
@@ -31,8 +32,8 @@ def main(how: str, seed: int, times: int) -> int:
     """End so many demos and look at what is left; 1 at the first fault."""
     chance = random.Random(seed)
     for _ in range(times):
-        command = choose(chance)
-        delay_s = chance.uniform(0, LATEST_S)
+        command, count = choose(chance)
+        delay_s = chance.uniform(0, LATEST_S[count])
         print(f"seed {seed}: {how} to {' '.join(command[1:])} after {delay_s:.4f} s", flush=True)
         if fault := end_one(command, signal.Signals[how], delay_s):
             print(f"FAILED: {fault}")
@@ -40,12 +41,12 @@ def main(how: str, seed: int, times: int) -> int:
     return 0
 
 
-def choose(chance: random.Random) -> list[str]:
-    """A demo alone, or some through the command line, which is then the parent that is ended."""
-    names = demos.names()
+def choose(chance: random.Random) -> tuple[list[str], int]:
+    """A demo alone, or three through the command line, which is then the parent that is ended; and how many."""
+    names = catalogue.names()
     if chance.random() < 0.5:
-        return [sys.executable, demos.find(chance.choice(names)).path]
-    return [sys.executable, "-m", "ipclab", "demo", *chance.sample(names, 3)]
+        return [sys.executable, catalogue.find(chance.choice(names)).path], 1
+    return [sys.executable, "-m", "ipclab", "demo", *chance.sample(names, 3)], 3
 
 
 def end_one(command: list[str], signo: signal.Signals, delay_s: float) -> str:
