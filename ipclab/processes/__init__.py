@@ -35,14 +35,17 @@ _HOME = {
     "Stage": "ipclab.processes.stage",
     "say": "ipclab.processes.logs",
 }
+_MODULES = ("procfs", "registry")
 
 
 def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f"ipclab.processes.{name}")
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'ipclab.processes' has no attribute {name!r}")
-    from importlib import import_module
-
     value = getattr(import_module(home), name)
     globals()[name] = value
     return value

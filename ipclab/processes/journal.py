@@ -69,6 +69,7 @@ class Fact(NamedTuple):
 def me() -> Owner:
     """This process as an owner."""
     pid = os.getpid()
+    procfs.check()
     return Owner(pid_namespace(), pid, procfs.start_time(pid))
 
 

@@ -10,7 +10,7 @@ import errno
 import os
 from pathlib import Path
 
-from ipclab.errors import NoRoom
+from ipclab.errors import NoRoom, Unavailable
 
 #: name -> (number on x86_64, number on aarch64), the calls we narrate; None where the architecture has no such call
 _CALLS: dict[str, tuple[int | None, int | None]] = {
@@ -105,6 +105,18 @@ def _told(err: OSError) -> None:
     """Raise NoRoom where it is we who cannot look: that says nothing about the process, and not that it is dead."""
     if err.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         raise NoRoom("no room to look into /proc", hint="see ulimit -n", errno=err.errno, syscall="openat") from err
+
+
+def check() -> None:
+    """Raise Unavailable unless /proc is that of this pid namespace: else its numbers are those of other processes."""
+    try:
+        shown = str(Path("/proc/self").readlink())
+    except OSError as err:
+        _told(err)
+        shown = ""
+    if shown != str(os.getpid()):
+        wrong = "is not mounted" if not shown else "belongs to another pid namespace"
+        raise Unavailable(f"/proc {wrong}", hint="mount it: mount -t proc proc /proc")
 
 
 def stat(pid: int) -> list[str] | None:

@@ -156,9 +156,11 @@ def clean(dry_run: bool = False) -> list[Leftover]:
     """Remove what dead owners have left and return it; with `dry_run` only return it.
 
     Safe at any time, several at once too (one after the other); blocks up to 5 s for another one. What could not be
-    removed says why in `error`. Raises IpclabError when the folder is not ours alone.
+    removed says why in `error`. Raises IpclabError when the folder is not ours alone, Unavailable without a /proc of
+    this pid namespace.
     """
     found: list[Leftover] = []
+    procfs.check()  # or the dead and the living could not be told apart
     try:
         with journal.locked_folder() as folder_fd:
             for name in sorted(os.listdir(folder_fd)):  # noqa: PTH208 - a descriptor has no Path
@@ -175,6 +177,7 @@ def clean(dry_run: bool = False) -> list[Leftover]:
 def clean_dead(pids: dict[int, int]) -> None:
     """Remove what these processes (pid -> start time), all dead, have left. For launchers; raises nothing."""
     try:
+        procfs.check()
         with journal.locked_folder() as folder_fd:
             namespace = journal.pid_namespace()
             for pid, start in pids.items():

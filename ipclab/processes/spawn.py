@@ -95,6 +95,7 @@ class Launcher:
     def __enter__(self) -> Self:
         if self._entered:
             raise UsageError("a launcher is entered once")
+        procfs.check()
         self._entered = True
         self._until = time.monotonic() + self._deadline_s
         self._book.origin_ns = time.monotonic_ns()
@@ -467,6 +468,7 @@ def _keep_zombies() -> Any:
 
 def _after_fork() -> None:
     forked.clear()  # they are siblings of whoever was forked here, not children
+    _private_fds.clear()  # closed in a role; in it these numbers are free for others
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -316,8 +317,6 @@ def test_nothing_of_the_launchers_program_runs_in_a_role(lines: Lines, tmp_path:
         "finally:\n"
         "    print('finally')\n"
     )
-    import subprocess
-
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr, done.returncode) == ("unflushed finally\natexit\n", "", 0)
 
@@ -469,3 +468,58 @@ def test_misuse_is_said(lines: Lines) -> None:
             role.ending()
     with pytest.raises(UsageError, match="once"), launcher:
         pass
+
+
+def test_a_role_may_be_a_launcher(lines: Lines) -> None:
+    def nest() -> int:
+        kept = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]  # they take the numbers the launcher had
+        inner_lines = Lines()
+        with Launcher(sink=inner_lines) as inner:
+            inner.spawn("inner", lambda: [os.fstat(fd) for fd in kept] and say("deep inside"))
+            (ending,) = inner.wait()
+        say(inner_lines[0].split("  ")[-1])
+        return ending.exit_code or 0
+
+    with Launcher(sink=lines) as launcher:
+        launcher.spawn("outer", nest)
+        (ending,) = launcher.wait()
+    assert ending.exit_code == 0
+    assert [line.split("]  ")[1] for line in lines] == ["deep inside"]
+
+
+def test_a_nested_launchers_roles_go_with_it(lines: Lines) -> None:
+    reader, writer = os.pipe()
+
+    def tell() -> None:
+        os.write(writer, b"%d\n" % os.getpid())
+        sleep_for_ever()
+
+    def nest() -> None:
+        with Launcher() as inner:
+            inner.spawn("inner", tell)
+            inner.wait()
+
+    with Launcher(sink=lines) as launcher:
+        launcher.spawn("outer", nest, killable=True)
+        launcher.release()
+        with open(reader, "rb", closefd=False) as file:
+            pid = int(file.readline())
+        launcher.processes[0].kill()
+        launcher.wait()
+    os.close(reader)
+    os.close(writer)
+    assert procfs.state(pid) == "X"
+
+
+def test_a_proc_of_another_pid_namespace_is_said() -> None:
+    command = ["unshare", "--pid", "--fork", sys.executable, "-c"]
+    if os.geteuid() != 0:
+        command[1:1] = ["--user", "--map-root-user"]
+    try:
+        subprocess.run([*command, "pass"], check=True, capture_output=True, timeout=30)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no pid namespace can be made here")
+    for ask in ("processes.Launcher().__enter__()", "processes.registry.clean()", "processes.registry.new_path('x')"):
+        program = f"from ipclab import IpclabError, processes\ntry: {ask}\nexcept IpclabError as err: print(err)"
+        done = subprocess.run([*command, program], capture_output=True, text=True, timeout=30)
+        assert done.stdout.startswith("/proc belongs to another pid namespace; mount it"), done.stderr
