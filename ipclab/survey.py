@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from inspect import cleandoc
 from typing import TypedDict
 
-from ipclab import demos, facts
+from ipclab.demos import catalogue
 from ipclab.errors import IpclabError
+from ipclab.machine import facts
 from ipclab.mechanisms import CATALOGUE, load
 from ipclab.processes import journal, registry
 from ipclab.records import (
@@ -51,7 +52,7 @@ def doctor() -> DoctorReport:
     """Everything about this machine that decides what ipclab can do here. Changes nothing."""
     known = mechanisms()
     try:
-        shown = demo_statuses(demos.find_all(), {status.mechanism.name: status.probe for status in known})
+        shown = demo_statuses(catalogue.find_all(), {status.mechanism.name: status.probe for status in known})
         without_demos = ""
     except IpclabError as err:
         shown, without_demos = (), str(err)

@@ -30,12 +30,10 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"labs"}),
     frozenset({"recording"}),
     frozenset({"bench"}),
-    frozenset({"running"}),  # a demo as a process, seen from its parent
-    frozenset({"perform"}),  # the same, seen from inside
+    frozenset({"demos"}),  # demos as processes
     frozenset({"gmp", "states", "mechanisms"}),
     frozenset({"processes"}),
-    frozenset({"demos", "facts"}),  # readers of files
-    frozenset({"cgroups"}),
+    frozenset({"machine"}),  # readers of /proc and /sys
     frozenset({"_core", "_frames"}),
     frozenset({"records"}),
     frozenset({"errors"}),

@@ -14,10 +14,10 @@ def mechanism_names(_context: click.Context, _parameter: click.Parameter, begun:
 
 def demo_names(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
     """The demos whose name begins so."""
-    from ipclab import demos
+    from ipclab.demos import catalogue
     from ipclab.errors import IpclabError
 
     try:
-        return [name for name in demos.names() if name.startswith(begun)]
+        return [name for name in catalogue.names() if name.startswith(begun)]
     except IpclabError:
         return []

@@ -31,16 +31,16 @@ def demo_command(names: tuple[str, ...], as_list: bool, source: bool, as_json: b
     Exit code 0 when every one passed; 1 when one failed, or when one that was asked for by name cannot run here. With
     --json the demos' narration goes to stderr.
     """
-    from ipclab import demos
+    from ipclab.demos import catalogue
 
     if as_list and source:
         raise UsageError("--list and --source exclude each other")
     if source and not names:
         raise UsageError("--source needs a NAME", hint="`ipclab demo --list` has them all")
-    found = tuple(demos.find(name) for name in names) if names else demos.find_all()
+    found = tuple(catalogue.find(name) for name in names) if names else catalogue.find_all()
     if source:
         for demo in found:
-            say(demos.source(demo))
+            say(catalogue.source(demo))
         return 0
     if as_list:
         _list(found, as_json, file)
@@ -58,7 +58,7 @@ def _list(found: tuple[Demo, ...], as_json: bool, file: Path | None) -> None:
 
 
 def _run(found: tuple[Demo, ...], *, named: bool, as_json: bool, file: Path | None) -> int:
-    from ipclab import running
+    from ipclab.demos import running
     from ipclab.records import DemoReport
     from ipclab.views import runs
 

@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
 def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if not wanted or ctx.resilient_parsing:
         return
-    from ipclab.facts import version
+    from ipclab.machine.facts import version
 
     click.echo(f"ipclab {version()}")
     ctx.exit()

@@ -19,8 +19,8 @@ TIMEOUT_S = 60.0
 #: Runs the command line on a folder of demos the test has written: where the demos are is the only thing replaced.
 STAND_IN = """
 import pathlib, sys
-from ipclab import demos
-demos.folder = lambda: pathlib.Path(sys.argv[1])
+from ipclab.demos import catalogue
+catalogue.folder = lambda: pathlib.Path(sys.argv[1])
 from ipclab.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """

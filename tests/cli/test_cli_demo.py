@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from command_line import Demos
 
-from ipclab.demos import read
+from ipclab.demos.catalogue import read
+from ipclab.demos.running import run
 from ipclab.errors import IpclabError
 from ipclab.processes import procfs
-from ipclab.running import run
 
 PASSES = "print('at work')\nprint('it passed')\n"
 FAILS = "import sys\nprint('it did not')\nsys.exit(1)\n"
@@ -306,7 +306,7 @@ def test_every_demo_of_this_tree_can_be_listed(ipclab: Callable[..., subprocess.
 
 
 def test_demos_of_a_checkout_and_of_an_installation(tmp_path: Path) -> None:
-    from ipclab import demos as module
+    from ipclab.demos import catalogue as module
 
     package = tmp_path / "ipclab"
     with pytest.raises(IpclabError, match="no demos"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipclab import cgroups, facts
+from ipclab.machine import cgroups, facts
 
 
 @pytest.fixture

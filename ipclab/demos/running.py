@@ -144,7 +144,7 @@ def _start(demo: Demo, mask: set[signal.Signals | int]) -> subprocess.Popen[byte
 
     try:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "ipclab.perform", demo.path],
+            [sys.executable, "-P", "-m", "ipclab.demos.perform", demo.path],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""`python -m ipclab.perform demos/NAME.py`: the demo, as `ipclab demo` starts it.
+"""`python -m ipclab.demos.perform demos/NAME.py`: the demo, as `ipclab demo` starts it.
 
 It runs as it does alone, but for one thing: its parent has blocked SIGINT before the interpreter started, and it is
 unblocked only here, where a Ctrl-C is expected. So one that comes while the interpreter starts, while the demo imports

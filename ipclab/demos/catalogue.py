@@ -18,7 +18,7 @@ from ipclab.records import Demo, DemoFamily
 #: The order in which families are shown and run: what a process is comes first, comparisons last.
 FAMILIES: tuple[DemoFamily, ...] = get_args(DemoFamily)
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parent.parent
 
 
 def folder(package: Path = _PACKAGE) -> Path:

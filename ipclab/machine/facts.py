@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ipclab import cgroups
+from ipclab.machine import cgroups
 from ipclab.records import Fact, Limit, Package
 
 #: The bits of CapEff in /proc/PID/status, in order: capabilities(7), linux/capability.h.
