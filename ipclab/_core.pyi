@@ -6,6 +6,9 @@ semaphores. Buffers are borrowed for the call. `timeout_ns` None waits for ever.
 return early only to let a signal handler run (then they go on, or its exception is raised).
 """
 
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
 from typing_extensions import Buffer
 
 SEM_SIZE: int
@@ -104,3 +107,123 @@ class Ring:
     def close(self) -> None: ...
     def _claim(self, consumer: bool) -> None: ...
     def _counts(self) -> dict[str, int]: ...
+
+# --- the bench: histograms, native loops over any mechanism, placement (core/histogram.h, carrier.h, loops.h) ---
+class Histogram:
+    """Log-linear: 32 buckets per power of two from 0 to 2**42 ns, so that no value is off by more than 3.2 %.
+
+    What lies above is counted in the last bucket; `min` and `max` are exact. Not for two threads at once.
+    """
+
+    def __init__(self) -> None: ...
+    def record(self, ns: int) -> None:
+        """ValueError when negative."""
+
+    def record_many(self, values_ns: Iterable[int]) -> None: ...
+    def merge(self, other: Histogram) -> None: ...
+    def percentile(self, q: float) -> int:
+        """The value below or at which q percent of all lie (0: min, 100: max), in ns: the middle of its bucket, never
+        beyond min or max. ValueError when nothing was recorded or q is not within 0 and 100."""
+
+    def buckets(self) -> list[tuple[int, int]]:
+        """(lower bound in ns, count) of the buckets that have one, lowest first."""
+
+    @classmethod
+    def from_buckets(
+        cls, buckets: Iterable[tuple[int, int]], min: int | None = None, max: int | None = None
+    ) -> Histogram:
+        """What buckets() gave. Without `min` and `max`, which buckets do not have, the bounds of the outer buckets."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def min(self) -> int:
+        """0 when nothing was recorded, as `max`."""
+
+    @property
+    def max(self) -> int: ...
+
+class Counts(NamedTuple):
+    """What one side of a loop did (a struct sequence). Less messages than asked for and no bad one: the deadline came."""
+
+    messages: int  # moved, and by the receiver verified; ping and pong: round trips
+    duration_ns: int  # receivers: first to last message verified, messages - 1 of them; others: all of the loop
+    system_calls: int  # the mechanism's own; see core/carrier.h for what is counted where
+    sleeps: int  # how often this side went to sleep (what the kernel alone knows: voluntary context switches)
+    wakes: int  # system calls made only to wake the other side
+    bad_sequence: int  # of the first message that was not what it had to be; the loop ended there. -1: none
+
+class Carrier:
+    """One mechanism's way to move a message natively, made of an End's `native()`: Carrier(*end.native()).
+
+    It borrows descriptors and buffer: close it before the End, and use the End for nothing else meanwhile. Every loop
+    runs without the GIL; for Python's signal handlers it pauses within 50 ms at most, and ends when one raises.
+    Messages are numbered from `first` on; both sides must agree on size, count and first. `deadline_ns` is absolute, on
+    time.monotonic_ns()'s clock, and kept to within 50 ms: the loop then returns what it has got.
+
+    OSError: the other side has gone (EPIPE, ECONNRESET, ...; EOWNERDEAD where its process was watched: within 0.2 s),
+    or the mechanism refused (`syscall` names the kind); the attribute `counts` has what was done until then.
+    Mechanisms without data (signals, semaphores, ...) know ping and pong only, and ignore `size`.
+    """
+
+    def __init__(self, kind: str, fds: tuple[int, ...], buffer: Buffer | None, numbers: Mapping[str, int]) -> None:
+        """ValueError for an unknown kind or a part that is missing, OSError when the core could not make it."""
+
+    def send(self, size: int, count: int, first: int = 0, deadline_ns: int | None = None) -> Counts:
+        """The producer: fills a buffer once, stamps each message, sends it."""
+
+    def receive(self, size: int, count: int, first: int = 0, deadline_ns: int | None = None) -> Counts:
+        """The consumer: verifies every byte of each message."""
+
+    def ping(
+        self,
+        size: int,
+        count: int,
+        histogram: Histogram | None = None,
+        deadline_ns: int | None = None,
+        first: int = 0,
+    ) -> Counts:
+        """Sends, waits for the reply of the same size, verifies it. With a histogram each round trip is recorded, at
+        the price of one look at the clock; without, `duration_ns` alone tells."""
+
+    def pong(self, size: int, count: int, deadline_ns: int | None = None, first: int = 0) -> Counts:
+        """Waits, verifies, replies."""
+
+    def send_on_schedule(
+        self,
+        size: int,
+        count: int,
+        start_ns: int,
+        interval_ns: int,
+        first: int = 0,
+        deadline_ns: int | None = None,
+        spin_ns: int = 150_000,
+    ) -> Counts:
+        """Message i is due at start_ns + i * interval_ns. Sleeps until `spin_ns` before that and then spins (0: only
+        sleeps; right when both sides share a CPU). What is late is sent at once: the schedule does not wait."""
+
+    def receive_on_schedule(
+        self,
+        size: int,
+        count: int,
+        start_ns: int,
+        interval_ns: int,
+        histogram: Histogram,
+        first: int = 0,
+        deadline_ns: int | None = None,
+    ) -> Counts:
+        """Records for each message the time since it was due."""
+
+    def close(self) -> None:
+        """Give back what it made for itself. Ring and slots: the other side meets the end. Twice is allowed."""
+
+    @property
+    def kind(self) -> str: ...
+
+def fingerprint(cpu_a: int, cpu_b: int, rounds: int = 1000) -> int:
+    """How far apart two CPUs are now: median ns of a cache line's way there and back between two spinning threads, one
+    pinned to each; 0 when both are the same. Restores this thread's affinity. Takes below 1 ms on quiet CPUs, at most
+    0.5 s on busy ones. OSError: EINVAL no such CPU or not ours, ETIMEDOUT too busy to tell."""
+
+def verification_cost(size: int) -> float:
+    """ns that message_check alone takes for one message of that size which lies in the cache; measured for 5 ms."""
