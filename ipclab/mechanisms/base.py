@@ -35,9 +35,9 @@ import select
 import time
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
-from ipclab.errors import TimedOut
+from ipclab.errors import PeerGone, TimedOut, Unavailable
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -116,6 +116,28 @@ class Peer:
             os.close(fd)
 
 
+class NativeSpec(NamedTuple):
+    """What the C core needs to move messages over an end by itself: `_core.Carrier(*spec)` (core/carrier.h).
+
+    Descriptors and buffer stay the end's. Make the carrier, use it, close it, close the end: an end that has been used
+    natively is good for nothing else, since the two do not tell each other what they have sent.
+    """
+
+    kind: str
+    fds: tuple[int, ...]
+    buffer: Buffer | None
+    numbers: dict[str, int]
+
+
+def watched(peer: Peer | None) -> dict[str, int]:
+    """The number by which a native loop knows the watched process: nothing when there is none. Raises PeerGone."""
+    if peer is None:
+        return {}
+    if peer.fd is None:
+        raise PeerGone(f"process {peer.pid} has ended")
+    return {"watch": peer.fd}
+
+
 class End(ABC):
     """One side of a link, in the process that uses it. A context manager; leaving it closes it."""
 
@@ -151,6 +173,10 @@ class End(ABC):
 
         Does nothing where the kernel reports a dead peer by itself (pipes and connected sockets).
         """
+
+    def native(self) -> NativeSpec:
+        """How the C core moves messages over this end; call it after `watch`. Raises Unavailable with the reason."""
+        raise Unavailable(f"{type(self).__name__} has no native loop: it works through its Python interface only")
 
     def __enter__(self) -> Self:
         return self
@@ -197,6 +223,70 @@ class Link(ABC):
         self.close()
 
 
+class Bell(ABC):
+    """One side of a mechanism that carries no data, made to answer: ring the other side, wait to be rung by it.
+
+    The Python counterpart of a native ping-pong. A context manager; leaving it closes it.
+    """
+
+    @abstractmethod
+    def ring(self) -> None:
+        """Wake the other side; never blocks. Raises PeerGone where the kernel knows."""
+
+    @abstractmethod
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Sleep until the other side rings; each ring ends one wait. Raises TimedOut, PeerGone when it is watched."""
+
+    @abstractmethod
+    def native(self) -> NativeSpec:
+        """How the C core does the same; call it after `watch`."""
+
+    @abstractmethod
+    def watch(self, pid: int) -> None:
+        """Watch the process on the other side, so that a wait ends with PeerGone when it dies."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what this process holds. Closing twice is allowed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class PingPong(ABC):
+    """A mechanism without data set up for two processes that take turns; used as a Link is: open, fork, take, close."""
+
+    #: The name under which `ipclab list` shows the mechanism.
+    name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def open(cls) -> Self:
+        """Create the kernel objects. Raises Unavailable, NoRoom."""
+
+    @abstractmethod
+    def take(self, side: Side) -> Bell:
+        """This process's side; called once in each of the two processes, after the fork. Where they must know each
+        other's pid it blocks until the other side has been taken too. Raises TimedOut."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back this process's part; in the process that opened it, remove every name it has."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 class MechanismModule:
     """What every module under mechanisms/data, shared, signals and sync offers (checked by a test).
 
@@ -205,6 +295,7 @@ class MechanismModule:
     - `probe()`: whether it works here, by trying the cheapest real call, in under a millisecond; leaves nothing behind
     - `limits()`: its limits, read live
     - `LINK`: its Link class, if it carries data
+    - `PING_PONG`: its PingPong class, if it carries none and two processes can take turns by it (else absent)
     """
 
     MECHANISM: Mechanism
