@@ -93,7 +93,11 @@ class Printer:
 
 
 def to_stdout(line: str) -> None:
-    """Print one line. When the reader of our output has gone (`| head`), the rest goes to /dev/null without a word."""
+    """Print one line. When the reader of our output has gone (`| head`), the rest goes to /dev/null without a word.
+
+    Raises OSError when the output cannot be written (a full disk), once: the rest goes to /dev/null here too, so that
+    Python does not fail again at its exit.
+    """
     out = sys.stdout
     try:
         try:
@@ -102,12 +106,14 @@ def to_stdout(line: str) -> None:
             encoding = out.encoding or "ascii"
             out.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         out.flush()
-    except BrokenPipeError:
+    except (AttributeError, ValueError):
+        return  # there is no stdout, or it has been closed
+    except OSError as err:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, out.fileno())
         os.close(null)
-    except (AttributeError, ValueError):
-        return  # there is no stdout, or it has been closed
+        if not isinstance(err, BrokenPipeError):
+            raise
 
 
 class Book:

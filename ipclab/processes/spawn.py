@@ -361,6 +361,8 @@ class Launcher:
                 running = ", ".join(f"{process.role}[{process.pid}]" for process in processes if not process.reaped)
                 raise TimedOut(f"after {timeout_s} s there is still {running}")
         self._pump.sync()
+        if all(process.reaped for process in self.processes):
+            self._book.turn(everything=True)  # nobody is left who could say something earlier
 
     def stop(self) -> tuple[Ending, ...]:
         """End every role that has not: SIGTERM (and SIGCONT) to its group, SIGKILL after the grace time. Reaps all,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from types import TracebackType
@@ -110,6 +111,8 @@ class Stage(Launcher):
         try:
             self._leave(hurried=error is not None)
         except IpclabError as later:
+            if self._book.error is not None:
+                print(f"{self.name}: {later}", file=sys.stderr)  # stdout is what is broken
             error = error or later
         registry.clean_mine(self._named_before)  # a demo that was cut short has not removed its names itself
         return error or self._interrupts.take_noted()

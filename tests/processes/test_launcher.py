@@ -523,3 +523,19 @@ def test_a_proc_of_another_pid_namespace_is_said() -> None:
         program = f"from ipclab import IpclabError, processes\ntry: {ask}\nexcept IpclabError as err: print(err)"
         done = subprocess.run([*command, program], capture_output=True, text=True, timeout=30)
         assert done.stdout.startswith("/proc belongs to another pid namespace; mount it"), done.stderr
+
+
+def test_a_single_threaded_program_forks_single_threaded() -> None:
+    """CPython 3.12 and later warn of a fork in a process with threads: also after the release there is none."""
+    program = (
+        "from ipclab.processes import Launcher, say\n"
+        "with Launcher() as launcher:\n"
+        "    launcher.spawn('early', say, 'x')\n"
+        "    launcher.release()\n"
+        "    launcher.spawn('late', say, 'y')\n"
+        "    print([ending.exit_code for ending in launcher.wait()])\n"
+    )
+    command = [sys.executable, "-W", "error::DeprecationWarning", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.stderr == ""
+    assert done.stdout.endswith("[0, 0]\n")  # and a print after the wait comes after what the roles said

@@ -253,3 +253,16 @@ def test_no_room_for_a_stage_is_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith("demo: FAILED: no room for another pipe (pipe2: EMFILE)")
+
+
+def test_a_full_disk_is_one_line() -> None:
+    program = (
+        "import sys\n"
+        "from ipclab.processes import Stage\n"
+        "with Stage('demo', '?') as stage: stage.spawn('role', print, 'x'); stage.wait()\n"
+        "sys.exit(stage.exit_code)\n"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, timeout=30)
+    assert done.returncode == 1
+    assert re.fullmatch(rb"demo: the output could not be written: .*No space left on device\n", done.stderr)
