@@ -1,14 +1,21 @@
 """condvar: wait, with a lock in your hand, until somebody has changed what the lock guards.
 
-What it is. A pthread condition variable, process-shared, on the monotonic clock, together with the robust mutex that
-guards the data. wait() gives the mutex back and goes to sleep in one step, so that no notify can fall in between, and
-has the mutex again when it returns. It remembers nothing: a notify with nobody waiting is lost. So the truth is always
-in the data, and the condition variable only says "look again":
+What it is. wait() gives a mutex back and goes to sleep in one step, so that no notify can fall in between, and has the
+mutex again when it returns. It remembers nothing: a notify with nobody waiting is lost. So the truth is always in the
+data, and the condition variable only says "look again":
 
     with condition.mutex.held():                 with condition.mutex.held():
         while not there_is_work():                   add_work()
             condition.wait(timeout_s=1.0)            condition.notify()
         take_work()
+
+Here it is a word that counts notifies, with a futex, beside a robust mutex. wait reads the word while it holds the
+mutex and then sleeps as long as the word is what it read; notify counts one up and wakes. That is "one step": whoever
+changes the data needs the mutex, so its notify comes after our reading, and the kernel compares before it sleeps.
+
+Why not pthread_cond_t: glibc's keeps groups of waiters in the shared memory, and a waiter that is killed stays in its
+group. Here (glibc 2.36) a later pthread_cond_signal then waited for the dead one for ever, within seconds of killing
+waiters. The kernel's queue of a futex forgets the dead.
 
 Lifetime. Process, as the memory it lies in.
 
@@ -16,40 +23,37 @@ Boundaries. It carries no data.
 
 Order. notify wakes one of those who were waiting, which one is not promised; others may get the mutex before it does.
 
-Capacity and limits. As many as the memory holds.
+Capacity and limits. As many as the memory holds. Between a reading and a sleep, 2^32 notifies would look like none.
 
-Blocking. wait sleeps in futex(2). It may return without a notify: spurious wake-ups are allowed by POSIX, here come for
-every signal and ten times a second (so that Python's handlers run), and another process may have taken the work
-meanwhile. Hence the while, always, never an if; wait_for() is that loop.
+Blocking. wait sleeps in futex(2), then in the mutex. It may return without a notify: POSIX allows spurious wake-ups,
+and another process may have taken the work meanwhile. Hence the while, always, never an if; wait_for() is that loop.
+notify never waits, and is one system call.
 
 When an end dies. Who waits is not told that there will be no notify: give wait a deadline. Killed while it held the
-mutex, the mutex says so: wait and acquire raise OwnerDied, with the mutex held. A process killed *inside* wait leaves
-itself registered in glibc's condition variable. It can swallow a notify meant for another, and (glibc before 2.42)
-one that is killed at a bad moment can make a later notify wait for it for ever. Where waiters may be killed, use
-notify_all, deadlines everywhere, or a futex or semaphore, which keep no list of waiters in shared memory.
+mutex, the mutex says so: wait and acquire raise OwnerDied, with the mutex held. A waiter killed after notify() has
+woken it, before it could look, has swallowed that notify: use notify_all, or deadlines, where waiters may be killed.
 
 Use it when processes wait for a state of shared data that no counter can express.
 
-Not when a count says it (a semaphore), or a waiter may be killed at any moment.
+Not when a count says it (a semaphore), or something with a descriptor must be waited for too (eventfd).
 
-Man pages. pthread_cond_wait(3p), pthread_cond_signal(3p), pthread_condattr_setclock(3p), futex(2).
+Man pages. futex(2), pthread_cond_wait(3p), pthread_cond_signal(3p).
 """
 
 from __future__ import annotations
 
-import errno
-import mmap
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from ipclab import _core
-from ipclab.errors import IpclabError, TimedOut, from_os_error
+from ipclab.errors import TimedOut
 from ipclab.mechanisms.base import Deadline, Link
 from ipclab.mechanisms.shared import _live
 from ipclab.mechanisms.shared.memfd import Memfd
-from ipclab.mechanisms.sync._lock import Placed, nanoseconds
-from ipclab.mechanisms.sync.robust_mutex import OwnerDied, RobustMutex
+from ipclab.mechanisms.sync import futex, robust_mutex
+from ipclab.mechanisms.sync._lock import Placed
+from ipclab.mechanisms.sync.futex import FutexWord
+from ipclab.mechanisms.sync.robust_mutex import RobustMutex
 from ipclab.records import Limit, Mechanism, Probe
 
 if TYPE_CHECKING:
@@ -60,19 +64,24 @@ MECHANISM = Mechanism(
     family="synchronisation",
     summary="sleep, lock in hand, until somebody has changed what the lock guards",
     lifetime="process",
-    man_pages=("pthread_cond_wait(3p)", "pthread_cond_signal(3p)", "futex(2)"),
+    man_pages=("futex(2)", "pthread_cond_wait(3p)", "pthread_cond_signal(3p)"),
 )
 LINK: type[Link] | None = None
+
+#: FUTEX_WAKE takes an int: as many as there can be.
+EVERYBODY = 2**31 - 1
 
 
 class Condition(Placed):
     """A condition variable and its mutex, side by side in shared memory."""
 
-    _MUTEX_OFFSET = (_core.COND_SIZE + _core.ALIGN - 1) // _core.ALIGN * _core.ALIGN
+    #: The word comes first, on a line of its own.
+    _MUTEX_OFFSET = _core.ALIGN
     SIZE_BYTES = _MUTEX_OFFSET + RobustMutex.SIZE_BYTES
 
     def __init__(self, buffer: Buffer, offset: int = 0, home: Memfd | None = None) -> None:
         super().__init__(buffer, offset, home)
+        self._notifies = FutexWord.at(buffer, offset)
         #: The mutex that guards the data: hold it around every look at the data, every wait and every notify.
         self.mutex = RobustMutex.at(buffer, offset + self._MUTEX_OFFSET)
 
@@ -92,35 +101,25 @@ class Condition(Placed):
         return cls(buffer, offset)._init()
 
     def _init(self) -> Self:
-        try:
-            _core.cond_init(self._memory, self._offset)
-        except OSError as err:
-            raise from_os_error(err, "condition variable") from err
+        self._notifies.store(0)
         self.mutex._init()
         return self
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Give the mutex back, sleep until notified (or for nothing), and have the mutex again.
 
-        Whatever it raises, the mutex is held: TimedOut, OwnerDied (see RobustMutex), KeyboardInterrupt. Only the
-        IpclabError for a caller who does not hold it leaves things as they were.
+        The time is for the sleep; the mutex is then waited for as long as it takes. Whatever is raised, the mutex is
+        held: TimedOut, OwnerDied (see RobustMutex), KeyboardInterrupt. Only for NotRecoverable, and for the IpclabError
+        of a caller who does not have the mutex, it is not.
         """
-        if self.mutex.owner_pid != os.getpid():
-            raise IpclabError("condition: waited for without holding its mutex", hint="acquire condition.mutex first")
-        self.mutex._sign(0)
+        seen = self._notifies.load()
+        self.mutex.release()
         try:
-            died = _core.cond_wait(
-                self._memory, self._offset, self._offset + self._MUTEX_OFFSET, nanoseconds(timeout_s)
-            )
-        except OSError as err:
-            if err.errno == errno.ETIMEDOUT:
-                raise TimedOut("condition: nobody has notified in time", errno=err.errno) from err
-            raise from_os_error(err, "condition") from err
+            woken = self._notifies.wait(seen, timeout_s)
         finally:
-            dead_pid = self.mutex.owner_pid
-            self.mutex._sign(os.getpid())
-        if died:
-            raise OwnerDied(dead_pid)
+            self.mutex.acquire()
+        if not woken:
+            raise TimedOut("condition: nobody has notified in time")
 
     def wait_for(self, predicate: Callable[[], bool], timeout_s: float | None = None) -> None:
         """Wait, mutex in hand, until predicate() is true: the loop that every wait needs. Raises as wait does."""
@@ -130,33 +129,30 @@ class Condition(Placed):
 
     def notify(self) -> None:
         """Wake one waiter, if there is one. Call it with the mutex held."""
-        _core.cond_signal(self._memory, self._offset)
+        self._notifies.add(1)
+        self._notifies.wake(1)
 
     def notify_all(self) -> None:
         """Wake all waiters; each then waits for the mutex."""
-        _core.cond_broadcast(self._memory, self._offset)
+        self._notifies.add(1)
+        self._notifies.wake(EVERYBODY)
 
     def close(self) -> None:
         """Let go of the memory."""
+        self._notifies.close()
         self.mutex.close()
         super().close()
 
 
 def probe() -> Probe:
-    """Make one in private memory and notify nobody."""
-    try:
-        with mmap.mmap(-1, mmap.PAGESIZE) as memory:
-            _core.cond_init(memory, 0)
-            _core.cond_signal(memory, 0)
-    except OSError as err:
-        return Probe(works=False, reason=str(err), remedy="a C library with process-shared condition variables")
-    return Probe(works=True)
+    """What it is made of: a futex and a robust mutex."""
+    needed = (futex.probe(), robust_mutex.probe())
+    return next((probe for probe in needed if not probe.works), needed[0])
 
 
 def limits() -> tuple[Limit, ...]:
     """Its size, and what bounds mappings."""
     return (
-        Limit(name="size", value=_core.COND_SIZE, unit="bytes", source="ipclab._core.COND_SIZE"),
         Limit(name="size with its mutex", value=Condition.SIZE_BYTES, unit="bytes", source="Condition.SIZE_BYTES"),
         _live.map_count(),
         _live.open_files(),

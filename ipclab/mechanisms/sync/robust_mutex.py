@@ -172,11 +172,14 @@ class RobustMutex(Placed, Lock):
 
     def release(self) -> None:
         """Give it back. IpclabError (EPERM) when this thread does not have it."""
-        if self.owner_pid == os.getpid():
-            self._sign(0)
+        signed = self.owner_pid == os.getpid()
+        if signed:
+            self._sign(0)  # before: afterwards it is the next one's to sign
         try:
             _core.lock_release(self._memory, self._offset)
         except OSError as err:
+            if signed:  # another thread of ours has it
+                self._sign(os.getpid())
             raise from_os_error(err, "robust mutex: released by another than its holder") from err
 
     @contextmanager
