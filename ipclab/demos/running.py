@@ -223,8 +223,8 @@ def _stop(process: subprocess.Popen[bytes], output: _Output) -> bytes:
     """SIGINT, GRACE_S to clean up, SIGKILL; what it said meanwhile, for writing it may wait, and this may not."""
     words = bytearray()
     output.write = words.extend
-    process.send_signal(signal.SIGINT)
-    if output.pump(GRACE_S):
+    process.send_signal(signal.SIGINT)  # reaps it when it has just ended by itself: then there is no pid to wait for
+    if process.returncode is not None or output.pump(GRACE_S):
         output.rest()
     # Popen.poll: a group whose leader is reaped may be somebody else's by now.
     if process.poll() is None:
