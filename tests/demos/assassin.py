@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ MARK = "IPCLAB_TEST_KILLED"
 #: Exit codes after SIGINT. Before Python has a handler, the signal itself ends it, for which a shell says 130 too; and
 #: the demo may have been over, or about to be.
 INTERRUPTED = (130, -signal.SIGINT, 0)
+#: What the interpreter says, with exit code 1, when the signal comes before it has started up.
+NOT_STARTED = ("Fatal Python error: init", "Could not import runpy module", "Error in sitecustomize")
 
 
 def main(how: str, seed: int, times: int) -> int:
@@ -52,33 +55,47 @@ def choose(chance: random.Random) -> tuple[list[str], int]:
 def end_one(command: list[str], signo: signal.Signals, delay_s: float) -> str:
     """Start it, end it, and say what is wrong then; empty when nothing is."""
     mark = uuid.uuid4().hex
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, MARK: mark},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        process.wait(delay_s)
-        print("  had ended by itself")
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signo) if signo == signal.SIGINT else process.send_signal(signo)
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, MARK: mark},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+        try:
+            process.wait(delay_s)
+            print("  had ended by itself")
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signo) if signo == signal.SIGINT else process.send_signal(signo)
+        if fault := look_for_living(process, mark):
+            return fault
+        errors.seek(0)
+        fault = look_at_interrupted(process, errors.read()) if signo == signal.SIGINT else ""
+        return fault or look_after_clean()
+
+
+def look_for_living(process: subprocess.Popen[bytes], mark: str) -> str:
+    """Every process of the run is gone within a second; those that are not are killed."""
     until = time.monotonic() + GONE_S
     while (living := list(marked(mark))) and time.monotonic() < until:
         process.poll()
         time.sleep(0.01)
-    if living:
-        described = [describe(pid) for pid in living]
-        for pid in living:
-            os.kill(pid, signal.SIGKILL)
-        return f"still there after {GONE_S:g} s: {described}"
-    if signo == signal.SIGINT and process.wait() not in INTERRUPTED:
-        return f"exit code {process.returncode}, not 130"
-    if signo == signal.SIGINT and (left := registry.leftovers()):
+    described = [describe(pid) for pid in living]
+    for pid in living:
+        os.kill(pid, signal.SIGKILL)
+    return f"still there after {GONE_S:g} s: {described}" if living else ""
+
+
+def look_at_interrupted(process: subprocess.Popen[bytes], errors: str) -> str:
+    """After Ctrl-C: the exit code, and nothing left for `clean` to do."""
+    unborn = process.wait() == 1 and any(word in errors for word in NOT_STARTED)
+    if process.returncode not in INTERRUPTED and not unborn:
+        return f"exit code {process.returncode}, not 130\n{errors}"
+    if left := registry.leftovers():
         return f"it has not cleaned up: {left}"
-    return look_after_clean()
+    return ""
 
 
 def look_after_clean() -> str:
