@@ -35,8 +35,6 @@ LARGE, SMALL = 64, 4  # bytes offered to each read
 
 
 class Channel(NamedTuple):
-    """Something one process writes into and another one reads from, each by one system call."""
-
     name: str
     write: Callable[[bytes], object]
     read: Callable[[int], bytes]  # at most so many bytes; BlockingIOError or BusyError when there is nothing
@@ -129,8 +127,8 @@ def small_buffer(stage: Stage, channels: Sequence[Channel]) -> None:
 def framing(stage: Stage, stream: Channel) -> None:
     stage.scene("Boundaries on a stream: four bytes of length in front of each message")
     stage.spawn("writer", write_framed, stream).wait(5)
-    read = stage.spawn("reader", read_framed, stream).wait(5).exit_code == 0
-    stage.check(read, f"{len(WRITES)} messages came out as they went in, the empty one too")
+    reader = stage.spawn("reader", read_framed, stream).wait(5)
+    stage.check(reader.exit_code == 0, f"{len(WRITES)} messages came out as they went in, the empty one too")
 
 
 def write_framed(stream: Channel) -> None:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 from types import coroutine
+from typing import Any
 
 from ipclab.processes import Stage, procfs
 
@@ -79,7 +80,6 @@ def as_thread(stage: Stage) -> dict[str, str]:
     stage.check(box["variable"] == 2, "our variable is 2: one address space")
     stage.check(has_file(os.getpid(), "thread"), "we have the file it opened: one descriptor table")
     os.write(key, b"!")
-    thread.join(5)
     return unit
 
 
@@ -92,7 +92,7 @@ def as_coroutine(stage: Stage) -> dict[str, str]:
         await pause()
 
     threads = procfs.status(os.getpid())["Threads"]
-    suspended = work()
+    suspended: Any = work()
     suspended.send(None)
     same = procfs.status(os.getpid())["Threads"] == threads
     stage.check(same, "it did the same and waits at its await; the kernel sees no new task, and we run on")

@@ -14,8 +14,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipclab import Unavailable
 from ipclab.processes import Stage, registry, say
@@ -44,7 +43,7 @@ def main() -> int:
     return stage.exit_code
 
 
-def sysv() -> ModuleType:
+def sysv() -> Any:
     try:
         import sysv_ipc
     except ImportError as err:
