@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, NoReturn
 from ipclab import _core
 from ipclab.errors import IpclabError, Unavailable
 from ipclab.processes import logs
+from ipclab.processes.interrupts import floor
 
 #: What the wrapper tells the launcher travels under this logger's name and is not shown.
 WRAPPER = "ipclab.role"
@@ -54,15 +55,15 @@ class Plan(NamedTuple):
     foreign_fds: tuple[int, ...]
 
 
+@floor
 def run(plan: Plan, target: Callable[..., object], args: tuple[object, ...]) -> NoReturn:
-    """The life of a role; never returns."""
+    """The life of a role; never returns, whatever happens: what is below belongs to the launcher's program."""
     code = 1
     try:
-        _be_born(plan)
-        _pass_barrier(plan.barrier_fd)
-        code = _call(target, args)
+        code = _live(plan, target, args)
+        _leave()
     finally:
-        _leave(code)
+        os._exit(code)
 
 
 def _be_born(plan: Plan) -> None:
@@ -124,8 +125,10 @@ def _pass_barrier(fd: int) -> None:
     os.close(fd)
 
 
-def _call(target: Callable[..., object], args: tuple[object, ...]) -> int:
+def _live(plan: Plan, target: Callable[..., object], args: tuple[object, ...]) -> int:
     try:
+        _be_born(plan)
+        _pass_barrier(plan.barrier_fd)
         result = target(*args)
     except SystemExit as end:
         result = end.code
@@ -145,7 +148,8 @@ def _tell(error: BaseException) -> None:
     where = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(where[-1].filename).name}:{where[-1].lineno})" if where else ""
     text = str(error) if isinstance(error, IpclabError) else f"{type(error).__name__}: {error}{place}"
-    print(" ".join(text.split()), file=sys.stderr)
+    text = " ".join(text.split())
+    print(text, file=sys.stderr)
     if os.environ.get("IPCLAB_DEBUG"):
         traceback.print_exception(error)
     level = logs.UNAVAILABLE if isinstance(error, Unavailable) else logs.RAISED
@@ -174,11 +178,10 @@ def _flush_handlers(handlers: Iterable[logging.Handler]) -> None:
             handler.flush()
 
 
-def _leave(code: int) -> NoReturn:
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+def _leave() -> None:
     try:
-        _flush()
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
     finally:
-        os._exit(code)
+        _flush()

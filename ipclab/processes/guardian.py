@@ -26,20 +26,20 @@ class Guardian:
     """The launcher's side. Made by the thread that will make the roles, before them."""
 
     def __init__(self) -> None:
-        launcher, launcher_pid = -1, os.getpid()
-        reader, self.fd = os.pipe()
-        try:
-            launcher = os.pidfd_open(launcher_pid)
-            self.pid = os.fork()
+        with contextlib.ExitStack() as mine, contextlib.ExitStack() as undo:
+            try:
+                reader, self.fd = os.pipe()
+                mine.callback(os.close, reader)
+                undo.callback(os.close, self.fd)
+                launcher = os.pidfd_open(os.getpid())
+                mine.callback(os.close, launcher)
+                self.pid = os.fork()
+            except OSError as err:
+                hint = "see ulimit -n and ulimit -u"
+                raise NoRoom("no room for the guardian process", hint=hint, errno=err.errno) from err
             if self.pid == 0:
                 _live(reader, launcher)
-        except OSError as err:
-            os.close(self.fd)
-            raise NoRoom("cannot start the guardian process", errno=err.errno, syscall="fork") from err
-        finally:
-            for fd in (reader, launcher):
-                if fd >= 0:
-                    os.close(fd)
+            undo.pop_all()
         with contextlib.suppress(OSError):
             os.setpgid(self.pid, self.pid)
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _whole: set[CodeType] = set()
+_floors: set[CodeType] = set()
 
 
 class Terminated(BaseException):
@@ -31,11 +32,19 @@ def whole(function: _Function) -> _Function:
     return function
 
 
+def floor(function: _Function) -> _Function:
+    """Mark the function a forked process lives in: what its parent was in the middle of, below it, does not count."""
+    _floors.add(function.__code__)
+    return function
+
+
 class Interrupts:
     """The handlers of one launcher. Only those signals are taken that still have Python's own handler, or none."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_note: Callable[[], None]) -> None:
+        """`on_note` is called when a signal is noted, in the handler: somebody is impatient."""
         self.noted: int | None = None
+        self._on_note = on_note
         self._before: dict[int, Any] = {}
 
     def install(self, *signos: int) -> None:
@@ -76,6 +85,7 @@ class Interrupts:
     def _handle(self, signo: int, frame: FrameType | None) -> None:
         if _held(frame):
             self.noted = self.noted or signo
+            self._on_note()
         else:
             raise _exception(signo)
 
@@ -84,6 +94,8 @@ def _held(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code in _whole:
             return True
+        if frame.f_code in _floors:
+            return False
         frame = frame.f_back
     return False
 

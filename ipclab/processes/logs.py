@@ -27,6 +27,7 @@ Where the start method is not fork, a handler cannot be inherited: `queue_handle
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import logging.handlers
@@ -224,6 +225,17 @@ def set_say(function: Callable[[str], None] | None) -> Callable[[str], None] | N
     global _say_here
     before, _say_here = _say_here, function
     return before
+
+
+def speak_for(role: str, fd: int) -> None:
+    """In a child that is no role (the launcher's program forked it by itself): `say` goes into this record pipe."""
+    pipe = RecordPipe(fd, role)
+
+    def speak(text: str) -> None:
+        with contextlib.suppress(OSError):
+            pipe.put_nowait(logging.LogRecord(SAY, logging.INFO, "", 0, text, None, None))
+
+    set_say(speak)
 
 
 def install(handler: RoleHandler) -> None:

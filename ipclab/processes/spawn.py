@@ -63,10 +63,15 @@ _RESERVE_FDS = 3
 
 #: Descriptors of all launchers of this process: a new role closes them.
 _private_fds: set[int] = set()
+#: Open launchers of this process, the innermost last.
+_open: list[Launcher] = []
 
 
 class Launcher:
     """Starts roles, hears them, ends them; see the module's text. A context manager, entered once."""
+
+    #: As whom the launcher's own process speaks.
+    label = "launcher"
 
     def __init__(
         self,
@@ -84,10 +89,12 @@ class Launcher:
         self.deadline_passed = False
         self._deadline_s, self._cap_bytes, self._grace_s = deadline_s, output_cap_bytes, grace_s
         self._book = Book(sink)
-        self._interrupts = Interrupts()
+        self._interrupts = Interrupts(self._hurry)
         self._entered = False
         self._released = False
         self._leaving = False
+        #: Strays that were ended: pid -> start time.
+        self._ended_strays: dict[int, int] = {}
 
     # --- in and out ---
 
@@ -96,6 +103,7 @@ class Launcher:
         if self._entered:
             raise UsageError("a launcher is entered once")
         procfs.check()
+        _occupy_standard_descriptors()
         self._entered = True
         self._until = time.monotonic() + self._deadline_s
         self._book.origin_ns = time.monotonic_ns()
@@ -114,12 +122,13 @@ class Launcher:
             self._own(self._pump.wake_fd)
             self._barrier, self._barrier_out = self._pipe(undo)
             records, self._records_out = self._pipe(undo)
-            sub_handler = logs.BookHandler(self._book.write, "launcher")
+            sub_handler = logs.BookHandler(self._book.write, self.label)
             self._handler = logs.RoleHandler(logs.RecordPipe(records), sub_handler)
             self._pump.add(records, self._hear(logs.RecordReader()))
             self._reserve = [self._own(os.dup(self._barrier)) for _ in range(_RESERVE_FDS)]
             undo.pop_all()
         self._say_before = logs.set_say(self.say)
+        _open.append(self)
         return self
 
     @whole
@@ -145,8 +154,13 @@ class Launcher:
         finally:
             self._close()
 
+    def _hurry(self) -> None:
+        if self._leaving:
+            self._book.hurry = True
+
     def _close(self) -> None:
         logs.set_say(self._say_before)
+        _open.remove(self)
         self._pump.sync()
         self._pump.close()
         self._book.turned_by_pump = False
@@ -158,7 +172,8 @@ class Launcher:
             forked.discard(self._guardian.pid)
         _private_fds.difference_update(self._own_fds)
         self._undo_settings()
-        registry.clean_dead({process.pid: process.start_time for process in self.processes if process.reaped})
+        dead = {process.pid: process.start_time for process in self.processes if process.reaped}
+        registry.clean_dead(dead | self._ended_strays)
         if self._book.error is not None:
             raise IpclabError(f"the output could not be written: {self._book.error}") from self._book.error
 
@@ -282,9 +297,9 @@ class Launcher:
     def say(self, text: str) -> None:
         """Narration by the launcher's own process."""
         if os.getpid() != self.pid:
-            logs.say(text)
+            logs.say(text)  # a role, or another child, has another way to speak
         else:
-            self._book.write("launcher", self.pid, "say", text)
+            self._book.write(self.label, self.pid, "say", text)
 
     @contextlib.contextmanager
     def listen(self, queue: Any) -> Iterator[None]:
@@ -420,6 +435,7 @@ class Launcher:
         while (strays := self.strays()) and time.monotonic() < until:
             for pid in strays:
                 with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    self._ended_strays[pid] = procfs.start_time(pid)
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, os.WNOHANG)
             time.sleep(pause_s)
@@ -454,6 +470,13 @@ def _name_stuck(processes: list[Process]) -> None:
         raise IpclabError(f"killed, but the kernel does not let go of {names}")
 
 
+def _occupy_standard_descriptors() -> None:
+    """Open /dev/null in place of 0, 1 and 2 where they are closed: a pipe with such a number would be in the way."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
 def _flush_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -471,6 +494,9 @@ def _keep_zombies() -> Any:
 def _after_fork() -> None:
     forked.clear()  # they are siblings of whoever was forked here, not children
     _private_fds.clear()  # closed in a role; in it these numbers are free for others
+    if _open:
+        logs.speak_for(_open[-1].label, _open[-1]._records_out)
+        _open.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

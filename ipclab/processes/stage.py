@@ -15,6 +15,7 @@ the deadline, is a failed check.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -65,6 +66,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 class Stage(Launcher):
     """See the module's text. Leaving the block sets `exit_code`, and raises only what is a mistake in the demo."""
 
+    label = "stage"
+
     def __init__(self, name: str, question: str, *, deadline_s: float = 30.0) -> None:
         super().__init__(deadline_s=deadline_s)
         self.name = name
@@ -91,6 +94,7 @@ class Stage(Launcher):
             to_stdout(f"{self.name}: FAILED: {err}")
             raise SystemExit(FAILED) from None
         self._interrupts.install(signal.SIGTERM, signal.SIGHUP)
+        self._hear_own_logging()
         self._bare(f"{self.name}: {self.question}")
         return self
 
@@ -100,11 +104,22 @@ class Stage(Launcher):
     ) -> bool | None:
         if os.getpid() != self.pid:
             return None
+        root = logging.getLogger()
+        root.removeHandler(self._own_logging)
+        root.setLevel(self._level_before)
         try:
             error = self._leave_quietly(error)
             return self._conclude(error)
         finally:
             self._interrupts.restore()
+
+    def _hear_own_logging(self) -> None:
+        root = logging.getLogger()
+        self._own_logging = logs.BookHandler(self._book.write, self.label)
+        self._level_before = root.level
+        root.addHandler(self._own_logging)
+        if root.level == logging.WARNING:  # logging's default: nobody chose it
+            root.setLevel(logging.INFO)
 
     def _leave_quietly(self, error: BaseException | None) -> BaseException | None:
         """Leave; returns what ended the block, or else the leaving."""
@@ -125,10 +140,7 @@ class Stage(Launcher):
 
     def say(self, text: str) -> None:
         """Narration by the stage's own process."""
-        if os.getpid() != self.pid:
-            logs.say(text)
-        else:
-            self._book.write("stage", self.pid, "say", text)
+        super().say(text)
 
     def check(self, ok: bool, what: str) -> bool:
         """Print and remember whether it is as it should be; returns `ok`."""

@@ -487,6 +487,46 @@ def test_a_role_may_be_a_launcher(lines: Lines) -> None:
     assert [line.split("]  ")[1] for line in lines] == ["deep inside"]
 
 
+def test_ctrl_c_ends_a_nested_launcher(lines: Lines) -> None:
+    """The role lives below its launcher's spawn, which must not count as unfinished there."""
+
+    def nest() -> None:
+        with Launcher() as inner:
+            inner.spawn("interrupter", lambda: os.kill(os.getppid(), signal.SIGINT))
+            inner.wait()
+            sleep_for_ever()
+
+    with Launcher(sink=lines) as launcher:
+        launcher.spawn("outer", nest)
+        (ending,) = launcher.wait(timeout_s=20)
+    assert ending.signal == signal.SIGINT
+
+
+def test_a_role_interrupted_at_the_barrier(lines: Lines) -> None:
+    with Launcher(sink=lines) as launcher:
+        role = launcher.spawn("waiter", lambda: None)
+        assert role.wait_state("S", syscall="poll")
+        role.signal(signal.SIGINT)
+        assert role.wait().signal == signal.SIGINT
+    assert lines == []
+
+
+def test_a_program_without_standard_descriptors(tmp_path: Path) -> None:
+    result = tmp_path / "result"
+    program = (
+        "import sys\n"
+        "from ipclab.processes import Launcher, say\n"
+        "def role(): print('printed'); say('said')\n"
+        "lines = []\n"
+        "with Launcher(sink=lines.append) as launcher:\n"
+        "    launcher.spawn('role', role); launcher.wait()\n"
+        f"open({str(result)!r}, 'w').write(' '.join(line.split()[-1] for line in lines))\n"
+    )
+    command = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, program]
+    assert subprocess.run(command, timeout=30).returncode == 0
+    assert sorted(result.read_text().split()) == ["printed", "said"]
+
+
 def test_a_nested_launchers_roles_go_with_it(lines: Lines) -> None:
     reader, writer = os.pipe()
 

@@ -141,6 +141,22 @@ def test_children_of_a_role_speak_too() -> None:
     assert lines[1].endswith(f"family[{role.pid}]  the parent")
 
 
+def test_a_child_that_is_no_role_speaks_too() -> None:
+    lines: list[str] = []
+    with Launcher(sink=lines.append) as launcher:
+        launcher.release()
+        pid = os.fork()
+        if pid == 0:
+            launcher.say("as the launcher's child")
+            say("and again")
+            os._exit(0)
+        os.waitpid(pid, 0)
+    assert [line.split(" ms  ")[1] for line in lines] == [
+        f"launcher[{pid}]  as the launcher's child",
+        f"launcher[{pid}]  and again",
+    ]
+
+
 def test_a_signal_handler_may_speak_while_its_process_speaks() -> None:
     def interrupted() -> None:
         said = itertools.count()

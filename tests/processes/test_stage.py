@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import signal
@@ -266,3 +267,11 @@ def test_a_full_disk_is_one_line() -> None:
         done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, timeout=30)
     assert done.returncode == 1
     assert re.fullmatch(rb"demo: the output could not be written: .*No space left on device\n", done.stderr)
+
+
+def test_the_stages_own_logging_is_in_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    with Stage("demo", "?"):
+        logging.getLogger("x").info("noted")
+    logging.getLogger("x").info("not here")
+    (line,) = capsys.readouterr().out.splitlines()[1:]
+    assert line.endswith(f"stage[{os.getpid()}]  INFO x: noted")
