@@ -1,0 +1,130 @@
+"""The demos of execution units, pipes, queues, shared memory, comparisons: each runs, can fail, leaves nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from surroundings import Surroundings
+
+DEMOS = Path(__file__).resolve().parents[2] / "demos"
+
+#: Every demo with a change that makes something in it untrue: what it claims is then not what it observes.
+SABOTAGE = {
+    "boundaries": "demo.write_all = lambda channels: [c.write(b''.join(demo.WRITES)) for c in channels]",
+    "execution-units": "demo.change = lambda box, kind: box.update(fd=0)",  # changes no variable, opens no file
+    "execution-units-cost": "demo.switch_threads = lambda: None",
+    "execution-units-crash": "demo.read_at_address_0 = lambda: None",
+    "execution-units-race": "demo.Barrier = lambda *_, **__: type('Open', (), {'wait': print})()",
+    "fastest": "demo._core.message_stamp = lambda message, sequence: None",
+    "fifo": "demo.write_greeting = lambda path: path.write_bytes(b'bye')",
+    "go-ipc": "demo.serve = lambda listener: listener.accept()[0].send(b'no')",
+    "memfd": "demo.os.ftruncate = lambda fd, size: None",  # as if nothing were sealed
+    "pipe": "demo.signal.SIG_IGN = demo.signal.SIG_DFL",  # nobody ignores SIGPIPE
+    "posix-mq": "demo.SENT.reverse()",
+    "posix-shm": (
+        "shared = demo.mmap.mmap; demo.PATIENCE_NS = 10**8; "
+        "demo.mmap.mmap = lambda fd, size: shared(fd, size, flags=demo.mmap.MAP_PRIVATE)"
+    ),
+    "ring": "demo.put_all = lambda ring: [ring.put(b'') for _ in range(demo.MESSAGES)] and None",
+    "sysv-mq": "demo.MIXED.reverse()",
+    "sysv-shm": "demo.write_text = lambda key, text: None",
+}
+NAMES = sorted(SABOTAGE)
+NOBODY = Surroundings(name="nobody", nobody=True)
+
+#: What a machine may lack, the demo that meets it, and how that ends: reduced (0), with one line (1), not here (77).
+LACKS = [
+    ("boundaries", "demo.posix_ipc.MessageQueue = no_queue", 0),
+    ("posix-mq", "demo.posix_ipc.MessageQueue = no_queue", 77),
+    ("posix-shm", "demo.os.posix_fallocate = no_room", 1),
+    ("sysv-mq", "sys.modules['sysv_ipc'] = None", 77),
+    ("sysv-shm", "sys.modules['sysv_ipc'] = None", 77),
+]
+PRELUDE = f"""
+import errno, sys
+sys.path[0] = {str(DEMOS)!r}
+
+def no_queue(*_args, **_more):
+    raise OSError("The process already has the maximum number of files open")
+
+def no_room(*_args):
+    raise OSError(errno.ENOSPC, "No space left on device")
+"""
+
+
+def module_name(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def run_changed(name: str, change: str) -> subprocess.CompletedProcess[str]:
+    return run("-c", f"{PRELUDE}\nimport {module_name(name)} as demo\n{change}\nsys.exit(demo.main())")
+
+
+def last_line(text: str) -> str:
+    return text.rstrip().rpartition("\n")[2]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_and_ends_with_its_verdict(name: str) -> None:
+    done = run(str(DEMOS / f"{module_name(name)}.py"))
+    if done.returncode == 77:
+        pytest.skip(last_line(done.stdout))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "FAILED" not in done.stdout
+    assert done.stdout.count("\nok: ") >= 2
+    assert last_line(done.stdout).startswith(f"{name}: ")
+    assert done.stdout.isascii()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_as_nobody_and_leaves_nothing(name: str) -> None:
+    if why := NOBODY.obstacle():
+        pytest.skip(why)
+    done = NOBODY.run(sys.executable, str(DEMOS / f"{module_name(name)}.py"))
+    assert done.returncode in (0, 77), done.text
+    assert done.left == (), f"left behind: {done.left}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_claims_is_what_it_observes(name: str) -> None:
+    done = run_changed(name, SABOTAGE[name])
+    if done.returncode == 77:
+        pytest.skip(last_line(done.stdout))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "\nFAILED: " in done.stdout
+    assert last_line(done.stdout).startswith(f"{name}: FAILED: ")
+
+
+@pytest.mark.parametrize(("name", "lack", "code"), LACKS, ids=[name for name, _lack, _code in LACKS])
+def test_what_is_lacking_is_one_clear_line(name: str, lack: str, code: int) -> None:
+    done = run_changed(name, lack)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    if code == 77:
+        assert "not here" in last_line(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("shared_ns", "answer"),
+    [([1, 1, 1, 1, 1], "yes"), ([1, 1, 9, 1, 1], "yes"), ([9, 9, 9, 9, 1], "no"), ([1, 9, 1, 9, 1], "undecided")],
+)
+def test_the_verdict_of_fastest_follows_the_figures(
+    shared_ns: list[int], answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(DEMOS))
+    fastest: Any = import_module("fastest")
+    # The better one of the kernel's two counts, round by round.
+    figures = {"pipe": [2, 5, 2, 5, 2], "unix-stream": [5, 2, 5, 2, 5], "ring": shared_ns}
+    assert f" {answer} (" in fastest.judge(figures, "ring")
