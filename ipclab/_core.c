@@ -315,94 +315,6 @@ static PyObject *py_lock_owner(PyObject *module, PyObject *args)
 	return PyLong_FromUnsignedLong(tid);
 }
 
-/* --- condition variables --- */
-
-static int do_cond_init(void *at)
-{
-	return cond_init(at);
-}
-
-static int do_cond_signal(void *at)
-{
-	return cond_signal(at);
-}
-
-static int do_cond_broadcast(void *at)
-{
-	return cond_broadcast(at);
-}
-
-static PyObject *py_cond_init(PyObject *module, PyObject *args)
-{
-	(void)module;
-	return call_plain(args, sizeof(struct cond), do_cond_init, "pthread_cond_init");
-}
-
-static PyObject *py_cond_signal(PyObject *module, PyObject *args)
-{
-	(void)module;
-	return call_plain(args, sizeof(struct cond), do_cond_signal, "pthread_cond_signal");
-}
-
-static PyObject *py_cond_broadcast(PyObject *module, PyObject *args)
-{
-	(void)module;
-	return call_plain(args, sizeof(struct cond), do_cond_broadcast, "pthread_cond_broadcast");
-}
-
-struct cond_and_lock {
-	struct cond *cond;
-	struct lock *lock;
-};
-
-static int do_cond_wait(void *at, int64_t deadline_ns)
-{
-	struct cond_and_lock *both = at;
-
-	return cond_wait(both->cond, both->lock, deadline_ns);
-}
-
-/*
- * pthread_cond_wait does not return for a signal, so that a Python handler would have to wait for the condition: it is
- * waited for in slices, and a slice's end is a spurious wake-up, which condition variables are allowed to have.
- */
-#define COND_SLICE_NS INT64_C(100000000)
-
-static PyObject *py_cond_wait(PyObject *module, PyObject *args)
-{
-	struct place cond, lock;
-	struct cond_and_lock both;
-	PyObject *buffer, *timeout_ns = Py_None;
-	Py_ssize_t cond_offset, lock_offset;
-	int64_t deadline_ns, slice_ns;
-	int rc = -ETIMEDOUT, failed = 1;
-
-	(void)module;
-	if (!PyArg_ParseTuple(args, "Onn|O", &buffer, &cond_offset, &lock_offset, &timeout_ns) ||
-	    open_place(buffer, cond_offset, sizeof(struct cond), OBJECT_ALIGN, &cond) < 0)
-		return NULL;
-	if (open_place(buffer, lock_offset, sizeof(struct lock), OBJECT_ALIGN, &lock) < 0) {
-		close_place(&cond);
-		return NULL;
-	}
-	both = (struct cond_and_lock){.cond = cond.at, .lock = lock.at};
-	failed = deadline_of_ns(timeout_ns, &deadline_ns) < 0;
-	while (!failed && rc == -ETIMEDOUT) {
-		slice_ns = monotonic_ns() + COND_SLICE_NS;
-		if (deadline_ns >= 0 && deadline_ns < slice_ns)
-			slice_ns = deadline_ns;
-		Py_BEGIN_ALLOW_THREADS
-		rc = do_cond_wait(&both, slice_ns);
-		Py_END_ALLOW_THREADS
-		failed = PyErr_CheckSignals() < 0;
-		if (deadline_ns >= 0 && monotonic_ns() >= deadline_ns)
-			break;
-	}
-	close_place(&lock);
-	close_place(&cond);
-	return failed ? NULL : long_or_error(rc, "pthread_cond_clockwait");
-}
-
 /* --- barriers --- */
 
 static PyObject *py_barrier_init(PyObject *module, PyObject *args)
@@ -816,10 +728,6 @@ static PyMethodDef methods[] = {
 	{"lock_consistent", py_lock_consistent, METH_VARARGS, NULL},
 	{"lock_release", py_lock_release, METH_VARARGS, NULL},
 	{"lock_owner", py_lock_owner, METH_VARARGS, NULL},
-	{"cond_init", py_cond_init, METH_VARARGS, NULL},
-	{"cond_wait", py_cond_wait, METH_VARARGS, NULL},
-	{"cond_signal", py_cond_signal, METH_VARARGS, NULL},
-	{"cond_broadcast", py_cond_broadcast, METH_VARARGS, NULL},
 	{"barrier_init", py_barrier_init, METH_VARARGS, NULL},
 	{"barrier_wait", py_barrier_wait, METH_VARARGS, NULL},
 	{"barrier_break", py_barrier_break, METH_VARARGS, NULL},
@@ -849,7 +757,6 @@ static int add_sizes(PyObject *module)
 {
 	if (PyModule_AddIntConstant(module, "SEM_SIZE", sizeof(sem_t)) < 0 ||
 	    PyModule_AddIntConstant(module, "LOCK_SIZE", sizeof(struct lock)) < 0 ||
-	    PyModule_AddIntConstant(module, "COND_SIZE", sizeof(struct cond)) < 0 ||
 	    PyModule_AddIntConstant(module, "BARRIER_SIZE", sizeof(struct pbarrier)) < 0 ||
 	    PyModule_AddIntConstant(module, "ALIGN", OBJECT_ALIGN) < 0)
 		return -1;

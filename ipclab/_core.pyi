@@ -1,8 +1,7 @@
 """The C core as Python sees it. Every function raises OSError with errno and an attribute `syscall` (the call's name).
 
 Offsets are in bytes into a writable, mapped buffer (an mmap, a memoryview of shared memory) and must be aligned as the
-object needs: 4 bytes for futex words, 8 for atomics of 64 bits, 64 for locks, condition variables, barriers and
-semaphores. Buffers are borrowed for the call. `timeout_ns` None waits for ever. Calls that may block release the GIL and
+object needs: 4 bytes for futex words, 8 for atomics of 64 bits, 64 for locks, barriers and semaphores. Buffers are borrowed for the call. `timeout_ns` None waits for ever. Calls that may block release the GIL and
 return early only to let a signal handler run (then they go on, or its exception is raised).
 """
 
@@ -13,7 +12,6 @@ from typing_extensions import Buffer
 
 SEM_SIZE: int
 LOCK_SIZE: int
-COND_SIZE: int
 BARRIER_SIZE: int
 ALIGN: int  # 64: alignment for the four above
 
@@ -38,14 +36,6 @@ def lock_release(buffer: Buffer, offset: int) -> None:
 
 def lock_owner(buffer: Buffer, offset: int) -> int:
     """The thread id recorded by the owner, 0 when free. After a death: the dead owner, until the next one acquires."""
-
-# --- condition variable, process-shared, monotonic clock; used with a lock above ---
-def cond_init(buffer: Buffer, offset: int) -> None: ...
-def cond_wait(buffer: Buffer, cond_offset: int, lock_offset: int, timeout_ns: int | None = None) -> int:
-    """0 woken, 1 woken and the lock's previous owner died; OSError ETIMEDOUT (the lock is held again all the same)."""
-
-def cond_signal(buffer: Buffer, offset: int) -> None: ...
-def cond_broadcast(buffer: Buffer, offset: int) -> None: ...
 
 # --- cyclic barrier for processes on a futex (ours: pthread_barrier_t knows no deadline) ---
 def barrier_init(buffer: Buffer, offset: int, parties: int) -> None: ...

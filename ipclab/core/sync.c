@@ -86,51 +86,6 @@ int lock_release(struct lock *lock)
 	return -pthread_mutex_unlock(&lock->mutex);
 }
 
-int cond_init(struct cond *cond)
-{
-	pthread_condattr_t attr;
-	int rc = pthread_condattr_init(&attr);
-
-	if (rc)
-		return -rc;
-	rc = pthread_condattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-	if (!rc)
-		rc = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	if (!rc)
-		rc = pthread_cond_init(&cond->cond, &attr);
-	pthread_condattr_destroy(&attr);
-	return -rc;
-}
-
-int cond_wait(struct cond *cond, struct lock *lock, int64_t deadline_ns)
-{
-	struct timespec at = timespec_of_ns(deadline_ns < 0 ? 0 : deadline_ns);
-	int rc;
-
-	if (load_relaxed(&lock->owner_tid) != (uint32_t)gettid())
-		return -EPERM;
-	store_relaxed(&lock->owner_tid, 0);
-	if (deadline_ns < 0)
-		rc = pthread_cond_wait(&cond->cond, &lock->mutex);
-	else
-		rc = pthread_cond_timedwait(&cond->cond, &lock->mutex, &at);
-	if (rc == ETIMEDOUT) {
-		store_relaxed(&lock->owner_tid, (uint32_t)gettid());
-		return -ETIMEDOUT;
-	}
-	return taken(lock, rc, NULL);
-}
-
-int cond_signal(struct cond *cond)
-{
-	return -pthread_cond_signal(&cond->cond);
-}
-
-int cond_broadcast(struct cond *cond)
-{
-	return -pthread_cond_broadcast(&cond->cond);
-}
-
 #define BROKEN UINT32_C(0x80000000)
 #define ROUND_ONE UINT32_C(0x00010000)
 #define ROUNDS UINT32_C(0x7fff0000)

@@ -1,6 +1,7 @@
 /*
- * sync.h: process-shared synchronisation objects that live in a segment: the robust lock, the condition variable
- * that goes with it, and a barrier with a deadline. (The unnamed semaphore is libc's sem_t, used as it is.)
+ * sync.h: process-shared synchronisation objects that live in a segment: the robust lock, and a barrier with a
+ * deadline. (The unnamed semaphore is libc's sem_t, used as it is. There is no condition variable: glibc's keeps its
+ * waiters in groups, and a signaller waits for a group that a killed waiter never leaves; a word and a futex do.)
  *
  * Each returns >= 0 or -errno. Deadlines are absolute CLOCK_MONOTONIC nanoseconds, negative for none.
  */
@@ -39,16 +40,6 @@ int lock_init(struct lock *lock);
 int lock_acquire(struct lock *lock, int64_t deadline_ns, uint32_t *dead_tid);
 int lock_consistent(struct lock *lock);
 int lock_release(struct lock *lock); /* -EPERM: not the owner */
-
-struct cond {
-	pthread_cond_t cond;
-};
-
-int cond_init(struct cond *cond);
-/* The caller holds lock, and holds it again on return, whatever is returned: LOCK_OK, LOCK_OWNER_DIED, -ETIMEDOUT. */
-int cond_wait(struct cond *cond, struct lock *lock, int64_t deadline_ns);
-int cond_signal(struct cond *cond);
-int cond_broadcast(struct cond *cond);
 
 /*
  * The barrier: `parties` processes meet, again and again. pthread_barrier_t knows neither a deadline nor a broken

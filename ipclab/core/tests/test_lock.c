@@ -1,4 +1,4 @@
-/* The robust lock and its condition variable: exclusion, deadlines, and what the next one learns of a dead holder. */
+/* The robust lock: exclusion, deadlines, and what the next one learns of a dead holder. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sys/mman.h>
@@ -8,7 +8,6 @@
 
 struct guarded {
 	struct lock lock;
-	struct cond cond;
 	uint64_t a, b; /* guard: lock. Equal whenever nobody holds it */
 };
 
@@ -18,7 +17,6 @@ static struct guarded *shared_guarded(void)
 
 	CHECK(guarded != MAP_FAILED);
 	CHECK_EQ(lock_init(&guarded->lock), 0);
-	CHECK_EQ(cond_init(&guarded->cond), 0);
 	return guarded;
 }
 
@@ -88,7 +86,6 @@ static int the_wrong_use_is_refused(void)
 	pid_t child, holder;
 
 	CHECK_EQ(lock_release(&guarded->lock), -EPERM);
-	CHECK_EQ(cond_wait(&guarded->cond, &guarded->lock, NO_DEADLINE), -EPERM);
 	CHECK_EQ(lock_acquire(&guarded->lock, NO_DEADLINE, NULL), LOCK_OK);
 	CHECK_EQ(load_relaxed(&guarded->lock.owner_tid), gettid());
 	CHECK_EQ(lock_acquire(&guarded->lock, NO_DEADLINE, NULL), -EDEADLK);
@@ -190,47 +187,6 @@ static int a_killed_holder_is_always_noticed(void)
 	return 0;
 }
 
-#define TURNS 5000
-
-/* Makes `a` odd turns while the other thread makes the even ones. */
-static void *take_turns(void *argument)
-{
-	struct guarded *guarded = argument;
-
-	CHECK_EQ(lock_acquire(&guarded->lock, SECONDS(60), NULL), LOCK_OK);
-	for (int i = 0; i < TURNS; i++) {
-		while (guarded->a % 2 == 0)
-			CHECK_EQ(cond_wait(&guarded->cond, &guarded->lock, SECONDS(60)), LOCK_OK);
-		guarded->a++;
-		CHECK_EQ(cond_signal(&guarded->cond), 0);
-	}
-	CHECK_EQ(lock_release(&guarded->lock), 0);
-	return NULL;
-}
-
-static int a_condition_hands_over(void)
-{
-	struct guarded *guarded = shared_guarded();
-	pthread_t thread;
-
-	CHECK_EQ(pthread_create(&thread, NULL, take_turns, guarded), 0);
-	CHECK_EQ(lock_acquire(&guarded->lock, SECONDS(60), NULL), LOCK_OK);
-	for (int i = 0; i < TURNS; i++) {
-		while (guarded->a % 2 == 1)
-			CHECK_EQ(cond_wait(&guarded->cond, &guarded->lock, SECONDS(60)), LOCK_OK);
-		guarded->a++;
-		CHECK_EQ(cond_broadcast(&guarded->cond), 0);
-	}
-	CHECK_EQ(lock_release(&guarded->lock), 0);
-	CHECK_EQ(pthread_join(thread, NULL), 0);
-	CHECK_EQ(lock_acquire(&guarded->lock, SECONDS(60), NULL), LOCK_OK);
-	CHECK_EQ(cond_wait(&guarded->cond, &guarded->lock, monotonic_ns() - 1), -ETIMEDOUT);
-	CHECK_EQ(lock_release(&guarded->lock), 0); /* still ours after the time-out */
-	CHECK_EQ(guarded->a, 2 * TURNS);
-	free_guarded(guarded);
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
@@ -239,7 +195,6 @@ int main(int argc, char **argv)
 		{"the_next_one_learns_who_died", the_next_one_learns_who_died},
 		{"unrepaired_is_not_recoverable", unrepaired_is_not_recoverable},
 		{"a_killed_holder_is_always_noticed", a_killed_holder_is_always_noticed},
-		{"a_condition_hands_over", a_condition_hands_over},
 		{NULL, NULL},
 	};
 
