@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -308,6 +309,7 @@ def test_pickled_by_multiprocessing_spawn() -> None:
         assert back.get(timeout_s=DEADLOCK_S) == b"SPAWNED"
         process.join()
         process.close()
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # the start method's helper process
 
 
 def test_descriptors_that_are_no_ring() -> None:
