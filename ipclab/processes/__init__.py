@@ -39,13 +39,22 @@ _MODULES = ("procfs", "registry")
 
 
 def __getattr__(name: str) -> object:
-    from importlib import import_module
-
-    if name in _MODULES:
-        return import_module(f"ipclab.processes.{name}")
-    home = _HOME.get(name)
+    home = f"ipclab.processes.{name}" if name in _MODULES else _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'ipclab.processes' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    module = _import_whole(home)
+    value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
+
+
+def _import_whole(name: str) -> object:
+    """Import, with Ctrl-C waiting meanwhile: one in the middle of a msgspec class crashes the interpreter."""
+    import signal
+    from importlib import import_module
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return import_module(name)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
