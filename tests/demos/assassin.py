@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ MARK = "IPCLAB_TEST_KILLED"
 #: the demo may have been over, or about to be.
 INTERRUPTED = (130, -signal.SIGINT, 0)
 #: What the interpreter says, with exit code 1, when the signal comes before it has started up.
-NOT_STARTED = ("Fatal Python error: init", "Could not import runpy module", "Error in sitecustomize")
+NOT_STARTED = re.compile("Fatal Python error: init|Could not import runpy|failed to set __main__|^KeyboardInterrupt$")
 
 
 def main(how: str, seed: int, times: int) -> int:
@@ -90,7 +91,7 @@ def look_for_living(process: subprocess.Popen[bytes], mark: str) -> str:
 
 def look_at_interrupted(process: subprocess.Popen[bytes], errors: str) -> str:
     """After Ctrl-C: the exit code, and nothing left for `clean` to do."""
-    unborn = process.wait() == 1 and any(word in errors for word in NOT_STARTED)
+    unborn = process.wait() == 1 and NOT_STARTED.search(errors.strip()) is not None
     if process.returncode not in INTERRUPTED and not unborn:
         return f"exit code {process.returncode}, not 130\n{errors}"
     if left := registry.leftovers():
