@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 
 from ipclab import _core
+from ipclab.errors import PeerGone
 from ipclab.mechanisms import load
 from ipclab.processes import Stage
 
@@ -33,7 +34,7 @@ BETTER_WITH = ()
 
 KERNEL = {"pipe": "pipe", "unix-stream": "unix socket"}  # the kernel carries the bytes
 SHARED = {"posix-shm": "with semaphores", "ring": "as a ring"}
-SIZES = [("64 bytes", 64, 3000, 512), ("1 MiB", 1 << 20, 20, 2)]
+SIZES = [("64 bytes", 64, 2000, 512), ("1 MiB", 1 << 20, 16, 2)]
 ROUNDS = 5
 # Each on one CPU, and not on the same where there are two: a move would cost more than a message.
 SENDERS_CPU, RECEIVERS_CPU = {min(os.sched_getaffinity(0))}, {max(os.sched_getaffinity(0))}
@@ -58,17 +59,19 @@ def main() -> int:
 
 # --- measure ---------------------------------------------------------------------------------------------------------
 def measure(stage: Stage, size: int, count: int, depth: int) -> Figures:
-    figures: Figures = {name: [] for name in KERNEL | SHARED}
-    wrong = 0
-    for _ in range(ROUNDS):
-        for name, per_message_ns in figures.items():
-            with opened(name, size, depth) as link:
-                duration_ns, bad = one_sample(stage, link, size, count)
-            per_message_ns.append(duration_ns / count)
-            wrong += bad
+    with ExitStack() as closing:
+        inbox, outbox = (closing.enter_context(end) for end in Pipe())
+        sides = {name: closing.enter_context(opened(name, size, depth)) for name in KERNEL | SHARED}
+        sender = stage.spawn("sender", send, [side for side, _ in sides.values()], size, count, inbox)
+        receiver = stage.spawn("receiver", receive, {n: side for n, (_, side) in sides.items()}, size, count, outbox)
+        receiver.wait(25)
+        sender.wait(5)
+        if not inbox.poll():
+            raise PeerGone("the receiver ended without figures")
+        figures, wrong = inbox.recv()
     total = ROUNDS * len(figures) * count
     stage.check(wrong == 0, f"{total} messages arrived, each with its number, its length and all of its bytes")
-    return figures
+    return dict(figures)
 
 
 @contextmanager
@@ -96,36 +99,32 @@ def whole(call: Callable[[memoryview], int], message: bytearray) -> int:
     return len(message)
 
 
-def one_sample(stage: Stage, sides: tuple[Side, Side], size: int, count: int) -> tuple[int, int]:
-    """Nanoseconds until the receiver had all of them, from when it asked for the first; and how many were wrong."""
-    inbox, outbox = Pipe()
-    with inbox, outbox:
-        sender = stage.spawn("sender", send, sides[0], size, count, inbox)
-        stage.spawn("receiver", receive, sides[1], size, count, outbox).wait(10)
-        sender.wait(10)
-        duration_ns, wrong = inbox.recv() if inbox.poll() else (1, count)
-        return duration_ns, wrong
-
-
-def send(take: Side, size: int, count: int, receiver: Connection) -> None:
+def send(takes: list[Side], size: int, count: int, receiver: Connection) -> None:
     os.sched_setaffinity(0, SENDERS_CPU)
     message = bytearray(size)
     _core.message_fill(message)
-    put = take()
-    receiver.recv()  # it is ready, and its clock runs
-    for sequence in range(count):
-        _core.message_stamp(message, sequence)
-        put(message)
+    puts = [take() for take in takes]
+    for _ in range(ROUNDS):
+        for put in puts:
+            receiver.recv()  # it is ready, and its clock runs
+            for sequence in range(count):
+                _core.message_stamp(message, sequence)
+                put(message)
 
 
-def receive(take: Side, size: int, count: int, sender: Connection) -> None:
+def receive(takes: dict[str, Side], size: int, count: int, sender: Connection) -> None:
     os.sched_setaffinity(0, RECEIVERS_CPU)
     message = bytearray(size)
-    get = take()
-    started_ns = time.monotonic_ns()
-    sender.send("go")
-    wrong = sum(get(message) != size or not _core.message_check(message, sequence) for sequence in range(count))
-    sender.send((time.monotonic_ns() - started_ns, wrong))
+    gets = {name: take() for name, take in takes.items()}
+    figures: Figures = {name: [] for name in takes}
+    wrong = 0
+    for _ in range(ROUNDS):
+        for name, get in gets.items():
+            started_ns = time.monotonic_ns()
+            sender.send("go")
+            wrong += sum(get(message) != size or not _core.message_check(message, n) for n in range(count))
+            figures[name].append((time.monotonic_ns() - started_ns) / count)
+    sender.send((figures, wrong))
 
 
 # --- judge -----------------------------------------------------------------------------------------------------------
