@@ -78,9 +78,12 @@ def test_a_sender_at_the_high_water_mark_is_told(link: Any, victim: str) -> None
 
 
 @pytest.mark.parametrize("size", [200, 1000])
-def test_an_orderly_close_delivers_everything_first(link: Any, size: int) -> None:
-    """The receiver begins when the sender waits in `close` for it: far more is under way than the marks hold."""
+@pytest.mark.parametrize("sender", ["a", "b"])
+def test_an_orderly_close_delivers_everything_first(link: Any, sender: str, size: int) -> None:
+    """Far more is under way than the marks hold: libzmq's lingering loses some of it, see _zmq_linger.py."""
     with pair(link, watch=False) as (a, b):
+        if sender == "b":
+            a, b = b, a
         count = a.call("send_until_full", bytes(size), 0.2)
         assert count >= 8  # both marks
         closing = a.start("close")

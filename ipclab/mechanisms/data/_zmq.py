@@ -8,10 +8,11 @@ Three things ZeroMQ does not do by itself:
   - survive a fork. A Context has threads, and threads do not cross fork(2); it even looks open in the child. So `open`
     makes no Context: it makes the listening kernel socket, which a later hands to its own Context (ZMQ_USE_FD), and
     whose address b knows from the start.
-  - tell a waiting receiver that the peer is gone. It is made to reconnect for ever, silently. Here reconnecting is
-    switched off, and a monitor (zmq_socket_monitor(3)) reports the end of the connection. Every wait polls both.
-  - deliver before that report. The I/O thread hands over all it has read before it reports the end, so after the report
-    one more receive that finds nothing is final.
+  - tell a waiting receiver that the peer is gone. It is made to reconnect for ever, silently. Here it does not, and a
+    monitor (zmq_socket_monitor(3)) reports the end of the connection. Every wait polls both.
+  - deliver before that report. The I/O thread may report the end just before it hands over the last messages. So after
+    the report we wait until it sleeps again; a receive that finds nothing then is final.
+  - deliver what a closing peer had sent, whenever its queues were full: see _zmq_linger.py.
 
 Rejected: a goodbye message in band (a killed peer says none); heartbeats (seconds late); polling the pidfd alone (the
 I/O thread may still hold messages when the process is gone).
@@ -19,20 +20,17 @@ I/O thread may still hold messages when the process is gone).
 
 from __future__ import annotations
 
-import fcntl
 import os
-import select
 import socket
-import sys
-import termios
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from importlib.util import find_spec
 from math import ceil
 from typing import TYPE_CHECKING
 
 from ipclab.errors import BufferTooSmall, IpclabError, MessageTooLarge, NoRoom, PeerGone, TimedOut
 from ipclab.mechanisms.base import Deadline, End, Link, Peer
+from ipclab.mechanisms.data import _zmq_linger as linger
 from ipclab.mechanisms.data._cloakroom import Cloakroom
 from ipclab.mechanisms.data._sockets import CLOSED, ENDED, FILES_HINT
 from ipclab.mechanisms.data._streams import byte_view
@@ -50,10 +48,11 @@ if TYPE_CHECKING:
 LINGER_MS = 5000
 #: How long after the end of a watched process its last messages may still be on their way through our I/O thread.
 LAST_LOOK_S = 0.1
-#: How often `close` looks whether the peer has read everything. Chosen: nobody tells when that happens.
-LOOK_MS = 5
 #: Messages from this size on are received without a copy of pyzmq's own. Chosen by pyzmq's own threshold for sending.
 _FRAME_BYTES = 65536
+#: ZMQ_RECONNECT_IVL: twelve days. Not -1, "never": libzmq then drops what came before the end and was not received yet
+#: (reconnect and term_endpoint in session_base.cpp and socket_base.cpp). Not more: twice this has to fit an int.
+_NEVER_MS = 2**30
 #: ZMQ_MAXMSGSIZE holds for the frames of the handshake too.
 _LEAST_MAXMSGSIZE = 4096
 
@@ -83,11 +82,14 @@ class ZmqEnd(End):
         self._listens = False
         self._endpoint = ""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        before = linger.tasks()
         try:
             self._socket, self._monitor = self._make_sockets(depth)
         except zmq.ZMQError as err:
             self._context.destroy(0)
             raise NoRoom(f"{what}: {err.strerror}", hint=FILES_HINT, errno=err.errno, syscall="zmq_socket") from err
+        #: The Context's I/O thread and its reaper, which the first socket has started.
+        self._threads = linger.tasks() - before
 
     def _make_sockets(self, depth: int) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
         zmq = self._zmq
@@ -96,7 +98,7 @@ class ZmqEnd(End):
         for option in (zmq.SNDHWM, zmq.RCVHWM):
             main.setsockopt(option, max(1, depth))  # 0 would be: no limit
         main.setsockopt(zmq.MAXMSGSIZE, max(self._limit_bytes, _LEAST_MAXMSGSIZE))
-        main.setsockopt(zmq.RECONNECT_IVL, -1)
+        main.setsockopt(zmq.RECONNECT_IVL, _NEVER_MS)
         main.setsockopt(zmq.HANDSHAKE_IVL, 0)  # the other side may take its end much later
         monitor = main.get_monitor_socket(
             zmq.EVENT_ACCEPTED
@@ -203,29 +205,23 @@ class ZmqEnd(End):
         self._closed = True
         if self._peer is not None:
             self._peer.close()
-        deadline = Deadline(LINGER_MS / 1000)
         self._read_monitor()
-        kept = [] if self._gone else self._keep_connections()
-        self._close_door()
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close(0 if self._gone else LINGER_MS)
-        self._context.term()
-        for sock in kept:
-            with sock:
-                _until_taken(sock, deadline)
+        with ExitStack() as kept:
+            fds = () if self._gone else self._connections
+            connections = [kept.enter_context(sock) for sock in linger.keep(fds, self._is_ours)]
+            deadline = Deadline(LINGER_MS / 1000)
+            there = linger.until_taken(connections, self._threads, deadline) and not self._gone
+            self._close_door()
+            self._socket.disable_monitor()
+            self._monitor.close(0)
+            self._socket.close(ceil((deadline.left_s() or 0) * 1000) if there else 0)
+            self._context.term()
+            linger.until_taken(connections, self._threads, deadline)
+            for sock in connections:
+                linger.drain(sock)
 
-    def _keep_connections(self) -> list[socket.socket]:
-        """Descriptors of our own for the connections, so that libzmq's closing them is not yet their end."""
-        kept = []
-        for fd in self._connections:
-            with ExitStack() as undo, suppress(OSError):  # closed in this very moment: then there is nothing to keep
-                sock = undo.enter_context(socket.socket(fileno=os.dup(fd)))
-                name = sock.getsockname() if self._listens else sock.getpeername()
-                if _endpoint(name) == self._endpoint:  # and not something else under a number used again
-                    undo.pop_all()
-                    kept.append(sock)
-        return kept
+    def _is_ours(self, sock: socket.socket) -> bool:
+        return endpoint_of(sock.getsockname() if self._listens else sock.getpeername()) == self._endpoint
 
     def _check(self) -> None:
         if self._closed:
@@ -248,7 +244,8 @@ class ZmqEnd(End):
     def _receive(self, frame: bool, timeout_s: float | None) -> bytes | memoryview:
         deadline: Deadline | None = None
         while True:
-            gone = self._gone  # asked before the receive: what comes before the end has come by then
+            if gone := self._gone:  # asked before the receive: what comes before the end has come by then
+                linger.until_asleep(self._threads, Deadline(LAST_LOOK_S))
             try:
                 if frame:
                     return self._socket.recv(self._zmq.NOBLOCK, copy=False).buffer
@@ -320,35 +317,12 @@ class ZmqEnd(End):
             self._gone = CLOSED
 
 
-def _endpoint(name: object) -> str:
+def endpoint_of(name: object) -> str:
     """A socket's address as ZeroMQ writes it."""
     if isinstance(name, tuple):
         host, port = name[:2]
         return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
     return f"ipc://{name}"
-
-
-def _until_taken(sock: socket.socket, deadline: Deadline) -> None:
-    """Wait until the peer's I/O thread has read what the kernel holds for it; then read away what we never received.
-
-    libzmq hands everything to the kernel and closes. That is too early when the peer is at its high-water mark and does
-    not read: on seeing the hang-up it gives up what the kernel still holds (stream_engine_base.cpp, restart_input). And
-    closing on unread data turns the end of a TCP connection into a reset, which looks the same to it.
-    """
-    poller = select.poll()
-    poller.register(sock, 0)  # only POLLHUP and POLLERR: the peer is gone
-    with suppress(OSError):
-        while _unread_bytes(sock) and not deadline.over():
-            if poller.poll(LOOK_MS):
-                return
-        while sock.recv(65536, socket.MSG_DONTWAIT):
-            pass
-
-
-def _unread_bytes(sock: socket.socket) -> int:
-    """What was sent and not yet read (Unix) or not yet acknowledged (TCP): SIOCOUTQ, unix(7) and tcp(7)."""
-    raw = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
-    return int.from_bytes(raw, sys.byteorder)
 
 
 class ZmqLink(Link):

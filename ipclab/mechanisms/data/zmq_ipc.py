@@ -24,10 +24,11 @@ Blocking. send waits while the high-water mark is reached; recv while no message
 waiting, PUB does by dropping. send returning means queued, not sent: that the message has left the process nobody says.
 ZMQ_FD, the descriptor for poll(2), is edge-triggered: see `fileno`. A wait shows in /proc as poll, whatever it is for.
 
-When an end dies. libzmq tells nobody: it reconnects for ever and a receiver waits for ever. The link switches that off
-(ZMQ_RECONNECT_IVL -1) and listens to the socket's monitor, so that close and death both end a wait with PeerGone, after
-what had come. But what a killed sender had only queued is lost with it, although send had returned. `close` waits up to
-5 s (ZMQ_LINGER) until the peer has taken what was sent; libzmq itself would wait for ever.
+When an end dies. libzmq tells nobody: it reconnects for ever and a receiver waits for ever. The link does not reconnect
+and listens to the socket's monitor instead, so that close and death both end a wait with PeerGone, after what had come.
+But what a killed sender had only queued is lost with it, although send had returned; and a receiver whose queue was
+full loses what its kernel still held. An orderly `close` waits up to 5 s until the peer's I/O thread has read what was
+sent. ZMQ_LINGER alone waits for ever, and still loses messages when the queues are full: see _zmq_linger.py.
 
 Use it when you want its patterns (many workers, fan-out, a broker), or one program for threads, processes and machines.
 
