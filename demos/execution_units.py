@@ -68,9 +68,8 @@ def as_process(stage: Stage) -> dict[str, str]:
 
 def as_thread(stage: Stage) -> dict[str, str]:
     stage.scene("As a thread: clone(2) with everything shared")
-    gate, key = os.pipe()
+    (gate, key), done = os.pipe(), Event()
     box = {"variable": 1}
-    done = Event()
     thread = Thread(target=lambda: (change(box, "thread"), done.set(), os.read(gate, 1)), daemon=True)
     thread.start()
     done.wait(5)

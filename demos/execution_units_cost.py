@@ -45,7 +45,6 @@ def main() -> int:
         process = cost(stage, "process", make_process, switch_processes, 20)
         thread = cost(stage, "thread", make_thread, switch_threads, 50)
         unit = cost(stage, "coroutine", make_coroutine, switch_coroutines, 1000)
-
         stage.scene(f"What the kernel counted in our process during {BATCHES * TURNS} times there and back")
         turns = BATCHES * TURNS
         stage.check(process.switches >= turns, f"process: {process.switches} context switches, made by the kernel")

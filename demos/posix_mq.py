@@ -112,7 +112,6 @@ def notification_comes_once(stage: Stage, queue: posix_ipc.MessageQueue) -> None
     queue.request_notification(NEWS)
     rival = stage.spawn("rival", ask_too, queue.name)
     stage.check(rival.wait(5).exit_code == 0, "only one process may ask: a second one is told EBUSY")
-
     sender = stage.spawn("sender", send_numbers, queue.name, 3)
     sender.wait(5)
     news = pending_news()

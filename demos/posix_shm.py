@@ -80,7 +80,6 @@ def one_object_two_processes(stage: Stage, name: str, memory: mmap.mmap) -> None
     stage.look(answerer)
     ours, theirs = mapped_inode(os.getpid(), name), mapped_inode(answerer.pid, name)
     stage.check(ours == theirs != "none", f"we have inode {ours} mapped, answerer {theirs}: one object, twice mapped")
-
     memory[QUESTION] = b"is it there?"
     stage.check(stage.asleep_in(answerer, syscall="futex"), "we have written, answerer sleeps on: memory tells nobody")
     stage.check(woken_answers(memory) == b"IS IT THERE?", "sem_post(3) woke it, and its answer is in our memory")
