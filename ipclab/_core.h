@@ -1,4 +1,4 @@
-/* _core.h: what the two files of the binding share. Limited API of CPython 3.11. */
+/* _core.h: what the files of the binding share. Limited API of CPython 3.11. */
 #ifndef IPCLAB_CORE_BINDING_H
 #define IPCLAB_CORE_BINDING_H
 
@@ -15,5 +15,6 @@ int deadline_of_seconds(PyObject *seconds, int64_t *deadline_ns);
 int deadline_of_ns(PyObject *timeout_ns, int64_t *deadline_ns);
 
 int add_ring_type(PyObject *module);
+int add_bench(PyObject *module);
 
 #endif

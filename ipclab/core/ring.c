@@ -419,6 +419,7 @@ int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadl
 			end = rc == -EINTR ? rc : -ETIMEDOUT;
 			break;
 		}
+		ring->side[side].park_count++;
 		rc = note_park(note, sooner(deadline_ns, look_at_ns));
 		look = monotonic_ns() >= look_at_ns;
 		if (look) {

@@ -104,6 +104,7 @@ struct ring {
 		_Alignas(64) uint32_t claimed;   /* this process owns the side */
 		uint32_t spin_ns;                /* how long it spins before it sleeps; adapts */
 		uint64_t sleep_count;            /* waits that ended in a system call */
+		uint64_t park_count;             /* futex(2) calls those waits made, at most */
 		uint64_t wake_count;             /* pokes that woke the other side */
 		uint32_t busy;                   /* for the binding: a thread of this process is in a call */
 	} side[2];

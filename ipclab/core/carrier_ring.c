@@ -1,0 +1,140 @@
+/*
+ * carrier_ring.c: the ring (ring.h), one for each direction, by handles of the carrier's own.
+ *
+ * How it waits is the ring's policy: spin, then sleep. `spin_ns` sets how long at first (the ring starts with none in a
+ * process that may run on one CPU only, as every pinned one does, though its peer runs on another). `spin_only` never
+ * sleeps: the price is a CPU, the gain is what a cache line costs and no more. While it spins it asks for the line where
+ * the next record will be, too: so that line comes together with `tail`, not after it.
+ */
+#define _GNU_SOURCE
+#include "carrier.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ring.h"
+#include "sys.h"
+
+#define SPIN_NS 50000 /* as ring.c begins where there is more than one CPU */
+
+struct ring_carrier {
+	struct carrier base;
+	int spin_only;
+	int in_place;
+	struct ring out, in;
+};
+
+static int ring_open(struct carrier *carrier)
+{
+	struct ring_carrier *self = (struct ring_carrier *)carrier;
+	int64_t spin_ns = carrier_number_or(carrier, "spin_ns", sysconf(_SC_NPROCESSORS_ONLN) > 1 ? SPIN_NS : 0);
+	int rc = ring_attach(&self->out, carrier->fds[1]);
+
+	if (rc < 0)
+		return rc;
+	rc = ring_attach(&self->in, carrier->fds[0]);
+	if (rc == 0 && (rc = ring_claim(&self->out, RING_PRODUCER)) == 0)
+		rc = ring_claim(&self->in, RING_CONSUMER);
+	if (rc < 0) {
+		ring_close(&self->out);
+		ring_close(&self->in);
+		return rc;
+	}
+	self->out.side[RING_PRODUCER].spin_ns = self->in.side[RING_CONSUMER].spin_ns = (uint32_t)spin_ns;
+	self->spin_only = carrier_number_or(carrier, "spin_only", 0) != 0;
+	self->in_place = carrier_number_or(carrier, "in_place", 0) != 0;
+	carrier->limit_bytes = self->out.capacity;
+	return 0;
+}
+
+static void ring_carrier_close(struct carrier *carrier)
+{
+	struct ring_carrier *self = (struct ring_carrier *)carrier;
+
+	ring_close(&self->out);
+	ring_close(&self->in);
+}
+
+/* A spinner is told by nobody that the other side was killed: it looks when it is interrupted. */
+static int interrupted(struct ring_carrier *self, struct ring *ring, enum ring_side side)
+{
+	identity owner = load_seq_cst(&ring->shared->side[1 - side].owner);
+
+	if (owner && !load_seq_cst(&ring->shared->foreign) && !identity_alive(owner))
+		self->base.hurry = 1;
+	return -EINTR;
+}
+
+static int wait_for(struct ring_carrier *self, struct ring *ring, enum ring_side side, size_t size)
+{
+	if (!self->spin_only)
+		return ring_wait(ring, side, size, -1);
+	if (*self->base.ticked)
+		return interrupted(self, ring, side);
+	return self->base.hurry ? -EAGAIN : 0;
+}
+
+static int ring_send(struct carrier *carrier, void *message, size_t size)
+{
+	struct ring_carrier *self = (struct ring_carrier *)carrier;
+	int rc;
+
+	while ((rc = ring_put(&self->out, message, size)) == -EAGAIN)
+		if ((rc = wait_for(self, &self->out, RING_PRODUCER, size)) < 0)
+			return rc;
+	return rc;
+}
+
+static ssize_t ring_receive(struct carrier *carrier, void *room, size_t size, const void **message)
+{
+	struct ring_carrier *self = (struct ring_carrier *)carrier;
+	struct ring *in = &self->in;
+	ssize_t got;
+	int rc;
+
+	while ((got = ring_peek(in, message)) == -EAGAIN) {
+		__builtin_prefetch(in->data + in->head_at);
+		if ((rc = wait_for(self, in, RING_CONSUMER, 0)) < 0)
+			return rc;
+	}
+	if (got < 0 || self->in_place)
+		return got;
+	if ((size_t)got > size + CARRIER_MARGIN)
+		return -EBADMSG;
+	memcpy(room, *message, (size_t)got);
+	ring_consume(in);
+	*message = room;
+	return got;
+}
+
+static void ring_release(struct carrier *carrier)
+{
+	struct ring_carrier *self = (struct ring_carrier *)carrier;
+
+	if (self->in_place)
+		ring_consume(&self->in);
+}
+
+static void ring_count(struct carrier *carrier)
+{
+	struct ring_carrier *self = (struct ring_carrier *)carrier;
+	uint64_t parks = self->out.side[RING_PRODUCER].park_count + self->in.side[RING_CONSUMER].park_count;
+
+	carrier->sleeps = self->out.side[RING_PRODUCER].sleep_count + self->in.side[RING_CONSUMER].sleep_count;
+	carrier->wakes = self->out.side[RING_PRODUCER].wake_count + self->in.side[RING_CONSUMER].wake_count;
+	carrier->system_calls = parks + carrier->wakes;
+}
+
+const struct carrier_calls carrier_ring = {
+	.kind = "ring",
+	.state_bytes = sizeof(struct ring_carrier),
+	.fds = 2,
+	.counts_sleeps = 1,
+	.open = ring_open,
+	.close = ring_carrier_close,
+	.send = ring_send,
+	.receive = ring_receive,
+	.release = ring_release,
+	.count = ring_count,
+};
