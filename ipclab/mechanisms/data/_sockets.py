@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipclab.errors import BufferTooSmall, IpclabError, MessageTooLarge, NoRoom, PeerGone, from_os_error
-from ipclab.mechanisms.base import Deadline, End, Peer
+from ipclab.mechanisms.base import Deadline, End, NativeSpec, Peer, watched
 from ipclab.mechanisms.data._cloakroom import Cloakroom
 from ipclab.mechanisms.data._pipes import sysctl
 from ipclab.mechanisms.data._streams import StreamEnd, byte_view, wait_ready
@@ -139,6 +139,11 @@ class MessageEnd(End):
         if self._peer is not None:
             self._peer.close()
         self._peer = Peer(pid)
+
+    def native(self) -> NativeSpec:
+        """By send(2) and recv(2)."""
+        self._check()
+        return NativeSpec("datagram", (self._sock.fileno(),), None, watched(self._peer))
 
     def close(self) -> None:
         """Close the socket. Twice is allowed."""

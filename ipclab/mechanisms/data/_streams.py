@@ -31,7 +31,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from ipclab.errors import IpclabError, PeerGone, TimedOut, from_os_error
-from ipclab.mechanisms.base import Deadline, End, Peer
+from ipclab.mechanisms.base import Deadline, End, NativeSpec, Peer, watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,6 +153,11 @@ class StreamEnd(End):
         if self._peer is not None:
             self._peer.close()
         self._peer = Peer(pid)
+
+    def native(self) -> NativeSpec:
+        """By read(2) and write(2), which then wait in the call itself."""
+        self._check("")
+        return NativeSpec("stream", (self._read_fd(), self._write_fd()), None, watched(self._peer))
 
     def close(self) -> None:
         """Close this end; the other side then reads what is left, and meets the end. Twice is allowed."""

@@ -28,8 +28,8 @@ from importlib.util import find_spec
 from math import ceil
 from typing import TYPE_CHECKING
 
-from ipclab.errors import BufferTooSmall, IpclabError, MessageTooLarge, NoRoom, PeerGone, TimedOut
-from ipclab.mechanisms.base import Deadline, End, Link, Peer
+from ipclab.errors import BufferTooSmall, IpclabError, MessageTooLarge, NoRoom, PeerGone, TimedOut, Unavailable
+from ipclab.mechanisms.base import Deadline, End, Link, NativeSpec, Peer
 from ipclab.mechanisms.data import _zmq_linger as linger
 from ipclab.mechanisms.data._cloakroom import Cloakroom
 from ipclab.mechanisms.data._sockets import CLOSED, ENDED, FILES_HINT
@@ -72,6 +72,7 @@ class ZmqEnd(End):
         self._peer: Peer | None = None
         self._held: bytes | memoryview | None = None
         self._closed = False
+        self._sent = False
         #: How this end learnt that the other side is gone; empty before.
         self._gone = ""
         #: When to stop hoping for last messages of a watched process that has ended.
@@ -155,6 +156,7 @@ class ZmqEnd(End):
         while not self._gone:
             try:
                 self._socket.send(data, self._zmq.NOBLOCK, copy=True)
+                self._sent = True
                 return
             except self._zmq.Again:
                 deadline = deadline or Deadline(timeout_s)
@@ -188,6 +190,10 @@ class ZmqEnd(End):
         self._check()
         return int(self._socket.getsockopt(self._zmq.FD))
 
+    def native(self) -> NativeSpec:
+        """None: libzmq would have to be called from the core."""
+        raise Unavailable(f"{self._what}: only through pyzmq", hint="use the Python driver")
+
     def watch(self, pid: int) -> None:
         """Notice the end of `pid` also when no connection was ever made, or a process it forked keeps it open."""
         self._check()
@@ -210,13 +216,14 @@ class ZmqEnd(End):
             fds = () if self._gone else self._connections
             connections = [kept.enter_context(sock) for sock in linger.keep(fds, self._is_ours)]
             deadline = Deadline(LINGER_MS / 1000)
-            there = linger.until_taken(connections, self._threads, deadline) and not self._gone
+            there = self._sent and not self._gone and linger.until_taken(connections, self._threads, deadline)
             self._close_door()
             self._socket.disable_monitor()
             self._monitor.close(0)
             self._socket.close(ceil((deadline.left_s() or 0) * 1000) if there else 0)
             self._context.term()
-            linger.until_taken(connections, self._threads, deadline)
+            if there:
+                linger.until_taken(connections, self._threads, deadline)
             for sock in connections:
                 linger.drain(sock)
 

@@ -48,7 +48,7 @@ import socket
 from typing import TYPE_CHECKING, Self
 
 from ipclab.errors import BufferTooSmall, IpclabError, MessageTooLarge, NoRoom, PeerGone, from_os_error
-from ipclab.mechanisms.base import Deadline, End, Link, Peer
+from ipclab.mechanisms.base import Deadline, End, Link, NativeSpec, Peer, watched
 from ipclab.mechanisms.data._pipes import fd_limit
 from ipclab.mechanisms.data._rights import recv_rights, send_rights
 from ipclab.mechanisms.data._sockets import FILES_HINT, fetch, put_away
@@ -237,6 +237,11 @@ class FdPassingEnd(End):
         if self._peer is not None:
             self._peer.close()
         self._peer = Peer(pid)
+
+    def native(self) -> NativeSpec:
+        """By the same calls: a sealed memfd for each message, and sendmsg(2)."""
+        self._check_open()
+        return NativeSpec("fd-passing", (self._sock.fileno(),), None, watched(self._peer))
 
     def close(self) -> None:
         """Close the socket and a received file that nobody has fetched."""

@@ -56,7 +56,7 @@ from ipclab.errors import (
     Unavailable,
     UsageError,
 )
-from ipclab.mechanisms.base import Deadline, End, Link, Peer
+from ipclab.mechanisms.base import Deadline, End, Link, NativeSpec, Peer, watched
 from ipclab.mechanisms.data._mq_sizes import mq_limits, sizes_to_try
 from ipclab.mechanisms.data._streams import byte_view, wait_ready
 from ipclab.processes import registry
@@ -192,6 +192,12 @@ class PosixMqEnd(End):
         if self._peer is not None:
             self._peer.close()
         self._peer = Peer(pid)
+
+    def native(self) -> NativeSpec:
+        """By mq_send(3) and mq_receive(3)."""
+        self._check_open()
+        queues = (int(self._incoming.mqd), int(self._outgoing.mqd))
+        return NativeSpec("posix-mq", queues, None, watched(self._peer))
 
     def fileno(self) -> int:
         """The incoming queue's descriptor: on Linux mqd_t is one, and poll(2) takes it."""

@@ -48,7 +48,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ipclab import _core
 from ipclab.errors import BufferTooSmall, IpclabError, MessageTooLarge, PeerGone, TimedOut, Unavailable, from_os_error
-from ipclab.mechanisms.base import PEER_LOOK_S, Deadline, End, Link, Peer
+from ipclab.mechanisms.base import PEER_LOOK_S, Deadline, End, Link, NativeSpec, Peer, watched
 from ipclab.mechanisms.data._pipes import close_all, pipe_pairs, sysctl
 from ipclab.mechanisms.data._streams import byte_view, wait_ready
 from ipclab.records import Limit, Mechanism, Probe
@@ -178,6 +178,11 @@ class ProcessVmEnd(End):
         if self._peer is not None:
             self._peer.close()
         self._peer = Peer(pid)
+
+    def native(self) -> NativeSpec:
+        """By process_vm_readv(2), with the same offers and answers."""
+        self._check_open()
+        return NativeSpec("process-vm", self._fds, None, watched(self._peer))
 
     def close(self) -> None:
         """Close the pipes: the other side meets the end."""

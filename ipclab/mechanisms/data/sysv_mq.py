@@ -54,7 +54,7 @@ from ipclab.errors import (
     UsageError,
     from_os_error,
 )
-from ipclab.mechanisms.base import PEER_LOOK_S, Deadline, End, Link, Peer, other
+from ipclab.mechanisms.base import PEER_LOOK_S, Deadline, End, Link, NativeSpec, Peer, other, watched
 from ipclab.mechanisms.data._pipes import sysctl
 from ipclab.mechanisms.data._streams import byte_view
 from ipclab.processes import registry
@@ -194,6 +194,12 @@ class SysvMqEnd(End):
         if self._peer is not None:
             self._peer.close()
         self._peer = Peer(pid)
+
+    def native(self) -> NativeSpec:
+        """By msgsnd(2) and msgrcv(2)."""
+        self._check_open()
+        numbers = {"id": int(self._queue.id), "send_type": self._send_type, "receive_type": self._recv_type}
+        return NativeSpec("sysv-mq", (), None, numbers | watched(self._peer))
 
     def close(self) -> None:
         """Forget the queue; it stays, with its messages."""

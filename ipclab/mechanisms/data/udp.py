@@ -47,7 +47,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from ipclab.errors import IpclabError, PeerGone, from_os_error
-from ipclab.mechanisms.base import Link
+from ipclab.mechanisms.base import Link, NativeSpec
 from ipclab.mechanisms.data._loopback import bound_socket, number_limits, probe_loopback
 from ipclab.mechanisms.data._sockets import (
     CLOSED,
@@ -157,6 +157,14 @@ class UdpEnd(MessageEnd):
         """SO_RCVBUF as the kernel counts it: where datagrams wait, and are dropped."""
         self._check()
         return granted(self._sock, socket.SO_RCVBUF)
+
+    def native(self) -> NativeSpec:
+        """By send(2) and recv(2), without the numbers: the loop's own tell what is missing.
+
+        One way it keeps no more under way than the receive buffer holds, and has that acknowledged, so that none is.
+        """
+        spec = super().native()
+        return spec._replace(numbers={**spec.numbers, "window_bytes": self.buffer_bytes})
 
     def _transmit(self, data: Buffer, flags: int) -> int:
         size = self._sock.sendmsg((HEADER.pack(self._sent), data), (), flags)

@@ -53,7 +53,7 @@ from typing import TYPE_CHECKING, Self
 
 from ipclab import _core
 from ipclab.errors import PeerGone
-from ipclab.mechanisms.base import Deadline, Link
+from ipclab.mechanisms.base import Deadline, Link, NativeSpec
 from ipclab.mechanisms.data._pipes import capacity, enlarge, pipe_limits, pipe_pairs, probe_pipe
 from ipclab.mechanisms.data._streams import PipeEnd
 from ipclab.records import Limit, Mechanism, Probe
@@ -164,6 +164,10 @@ class VmspliceEnd(PipeEnd):
         """Copy `data` to staging pages and splice those; blocks while the pipe is full, never for the reader."""
         self._finish_last()
         super().send(data, timeout_s)
+
+    def native(self) -> NativeSpec:
+        """By vmsplice(2) of pages the messages are built in, in turn, and read(2)."""
+        return super().native()._replace(kind="vmsplice")
 
     def send_in_place(self, data: Buffer, timeout_s: float | None = None) -> None:
         """Splice the pages of `data` itself and return when the reader has emptied the pipe.

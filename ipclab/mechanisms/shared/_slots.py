@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Self
 
 from ipclab import _core
 from ipclab.errors import BufferTooSmall, IpclabError, MessageTooLarge, PeerGone, UsageError
-from ipclab.mechanisms.base import PEER_LOOK_S, Deadline, End, Link, Peer, Side
+from ipclab.mechanisms.base import PEER_LOOK_S, Deadline, End, Link, NativeSpec, Peer, Side, watched
 from ipclab.mechanisms.shared._segment import MOST_BYTES, Segment
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ class SlotEnd(End):
         self._memory = buffer[:]
         self._words = self._memory.cast("Q")
         self._layout = layout
+        self._side = side
+        self._native = False
         self.limit_bytes = layout.message_bytes
         self._out = layout.block(side)
         self._in = layout.block("b" if side == "a" else "a")
@@ -167,12 +169,21 @@ class SlotEnd(End):
             self._peer.close()
         self._peer = Peer(pid)
 
+    def native(self) -> NativeSpec:
+        """In the same slots, with semaphores of the same kind. From here on it is the carrier that tells the other side
+        of the end, by its own close."""
+        self._open_words()
+        numbers = {"side": int(self._side == "b"), "sent": self._sent, "received": self._received}
+        spec = NativeSpec("slots", (), self._memory[:], numbers | watched(self._peer))
+        self._native = True
+        return spec
+
     def close(self) -> None:
         """Tell the other side and give the memory back; what was sent can still be received there."""
         if self._closed:
             return
         self._closed = True
-        if self._pid == os.getpid():  # a child of this process that inherited the end has nothing to say
+        if self._pid == os.getpid() and not self._native:  # a child of this process that inherited the end has nothing to say
             self._words[(self._out + FINAL) // 8] = self._sent
             self._words[(self._in + GONE) // 8] = 1
             _core.sem_post(self._memory, self._out + FILLED)
