@@ -57,20 +57,12 @@ static int taken(struct lock *lock, int rc, uint32_t *dead_tid)
 	return rc ? LOCK_OWNER_DIED : LOCK_OK;
 }
 
+/* No pthread_mutex_trylock first: glibc's (2.36) leaves a mutex that it calls not recoverable taken, by the caller. */
 int lock_acquire(struct lock *lock, int64_t deadline_ns, uint32_t *dead_tid)
 {
-	struct timespec at;
-	int rc = pthread_mutex_trylock(&lock->mutex);
+	struct timespec at = timespec_of_ns(deadline_ns < 0 ? 0 : deadline_ns);
 
-	if (rc == EBUSY) { /* held; by ourselves is told apart only by the blocking calls */
-		if (deadline_ns < 0) {
-			rc = pthread_mutex_lock(&lock->mutex);
-		} else {
-			at = timespec_of_ns(deadline_ns);
-			rc = clocklock(&lock->mutex, &at);
-		}
-	}
-	return taken(lock, rc, dead_tid);
+	return taken(lock, deadline_ns < 0 ? pthread_mutex_lock(&lock->mutex) : clocklock(&lock->mutex, &at), dead_tid);
 }
 
 int lock_consistent(struct lock *lock)

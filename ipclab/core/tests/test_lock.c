@@ -120,6 +120,13 @@ static int the_next_one_learns_who_died(void)
 	return 0;
 }
 
+static void find_lost(void *argument)
+{
+	struct guarded *guarded = argument;
+
+	CHECK_EQ(lock_acquire(&guarded->lock, SECONDS(60), NULL), -ENOTRECOVERABLE);
+}
+
 static int unrepaired_is_not_recoverable(void)
 {
 	struct guarded *guarded = shared_guarded();
@@ -129,7 +136,12 @@ static int unrepaired_is_not_recoverable(void)
 	kill_9(child);
 	CHECK_EQ(lock_acquire(&guarded->lock, SECONDS(60), NULL), LOCK_OWNER_DIED);
 	CHECK_EQ(lock_release(&guarded->lock), 0);
-	CHECK_EQ(lock_acquire(&guarded->lock, SECONDS(60), NULL), -ENOTRECOVERABLE);
+	for (int i = 0; i < 3; i++) { /* every time, whichever way it is asked, and for others too */
+		CHECK_EQ(lock_acquire(&guarded->lock, SECONDS(60), NULL), -ENOTRECOVERABLE);
+		CHECK_EQ(lock_acquire(&guarded->lock, NO_DEADLINE, NULL), -ENOTRECOVERABLE);
+		CHECK_EQ(lock_acquire(&guarded->lock, 0, NULL), -ENOTRECOVERABLE);
+		CHECK_EQ(ending_of(spawn(find_lost, guarded)), 0);
+	}
 	free_guarded(guarded);
 	return 0;
 }

@@ -69,9 +69,6 @@ LINK: type[Link] | None = None
 #: is answered at once to a human, and ten wake-ups a second cost nothing.
 SIGNAL_SLICE_S = 0.1
 
-#: What the word beside the pid says of the data.
-_WHOLE, _TORN, _LOST = 0, 1, 2
-
 
 class OwnerDied(IpclabError):
     """The lock is yours, and its last holder died with it: the data may be half written.
@@ -97,9 +94,8 @@ class NotRecoverable(IpclabError):
 class RobustMutex(Placed, Lock):
     """A robust mutex in shared memory, with its holder's pid beside it."""
 
-    #: Where the holder's pid lies, and beside it whether the data is whole: 32-bit words, written by the holder alone.
+    #: Where the holder's pid lies: a 32-bit word, written by the holder alone.
     _PID_OFFSET = (_core.LOCK_SIZE + _core.ALIGN - 1) // _core.ALIGN * _core.ALIGN
-    _STATE_OFFSET = _PID_OFFSET + 4
     SIZE_BYTES = _PID_OFFSET + _core.ALIGN
 
     @classmethod
@@ -123,7 +119,6 @@ class RobustMutex(Placed, Lock):
         except OSError as err:
             raise from_os_error(err, "robust mutex") from err
         self._sign(0)
-        self._set_state(_WHOLE)
         return self
 
     @property
@@ -138,9 +133,6 @@ class RobustMutex(Placed, Lock):
         raises, it is released as not recoverable); without, OwnerDied is raised *and the mutex is held*. Raises
         TimedOut, NotRecoverable, IpclabError (EDEADLK) when this thread has it.
         """
-        # Asked first: pthread_mutex_trylock of glibc (2.36) leaves a mutex it calls not recoverable taken, by us.
-        if _core.atomic_load(self._memory, self._offset + self._STATE_OFFSET) == _LOST:
-            raise _not_recoverable(None)
         deadline = Deadline(timeout_s)
         while (died := self._try_slice(deadline)) is None:
             deadline.check("robust mutex: nobody has released it")
@@ -156,12 +148,16 @@ class RobustMutex(Placed, Lock):
             if err.errno == errno.ETIMEDOUT:
                 return None
             if err.errno == errno.ENOTRECOVERABLE:
-                raise _not_recoverable(err) from err
+                raise NotRecoverable(
+                    "the robust mutex is lost: a dead holder's data was never repaired",
+                    hint="make a new one",
+                    errno=errno.ENOTRECOVERABLE,
+                    syscall="pthread_mutex_lock",
+                ) from err
             raise from_os_error(err, "robust mutex") from err
 
     def _recover(self, repair: Callable[[int], None] | None) -> None:
         dead_pid = self.owner_pid
-        self._set_state(_TORN)
         self._sign(os.getpid())
         if repair is None:
             raise OwnerDied(dead_pid)
@@ -178,20 +174,16 @@ class RobustMutex(Placed, Lock):
             _core.lock_consistent(self._memory, self._offset)
         except OSError as err:
             raise from_os_error(err, "robust mutex: nothing to repair, or not yours") from err
-        self._set_state(_WHOLE)
 
     def release(self) -> None:
         """Give it back. IpclabError (EPERM) when this thread does not have it."""
         signed = self.owner_pid == os.getpid()
-        state = _core.atomic_load(self._memory, self._offset + self._STATE_OFFSET)
         if signed:  # before: afterwards it is the next one's to write
             self._sign(0)
-            self._set_state(_LOST if state == _TORN else state)
         try:
             _core.lock_release(self._memory, self._offset)
         except OSError as err:
             if signed:  # another thread of ours has it
-                self._set_state(state)
                 self._sign(os.getpid())
             raise from_os_error(err, "robust mutex: released by another than its holder") from err
 
@@ -206,18 +198,6 @@ class RobustMutex(Placed, Lock):
 
     def _sign(self, pid: int) -> None:
         _core.atomic_store(self._memory, self._offset + self._PID_OFFSET, pid)
-
-    def _set_state(self, state: int) -> None:
-        _core.atomic_store(self._memory, self._offset + self._STATE_OFFSET, state)
-
-
-def _not_recoverable(err: OSError | None) -> NotRecoverable:
-    return NotRecoverable(
-        "the robust mutex is lost: a dead holder's data was never repaired",
-        hint="make a new one",
-        errno=errno.ENOTRECOVERABLE,
-        syscall="pthread_mutex_lock" if err else None,
-    )
 
 
 def probe() -> Probe:
