@@ -1,9 +1,12 @@
 """The book: what all processes of a launcher say, as one stream in the order in which it was said.
 
-Every entry carries the monotonic time at which its process said it; the clock is the same for all processes. Entries of
-different processes arrive in any order, so the book holds each one back for a short window and emits by time. An entry
-later than the window (its process lost the CPU between taking the time and writing) is emitted when it comes: late is
-better than lost, and its time tells.
+Every entry carries the monotonic time at which its process said it; the clock is the same for all processes. Entries
+of different processes arrive in any order, so the book holds each one back and emits by time. The rule: an entry is
+emitted once all pipes have been read out in a pass that began at least a window later than the entry's own time.
+  - So what one process said because of what another had said (it had read a byte, seen it asleep, reaped it) comes after
+    it, on however busy a machine: the earlier one was in its pipe before the later one took its time.
+  - Of two that know nothing of each other, one may come late: its process lost the CPU for longer than the window
+    between taking the time and writing. It is emitted when it comes: late is better than lost, and its time tells.
 
 Entries of the launcher's own process are written by its own thread; without a pump (see pump.py) nobody else speaks,
 and they are emitted at once.
@@ -86,7 +89,7 @@ class Printer:
             poller.register(sys.stdout.fileno(), select.POLLOUT)
         except (AttributeError, OSError, ValueError):
             return True  # no descriptor: a StringIO, or pytest's
-        while not poller.poll(100):
+        while not poller.poll(0 if self.hurry else 100):
             if self.hurry:
                 return False
         return True
@@ -140,10 +143,10 @@ class Book:
             if not self.turned_by_pump:
                 self.turn(everything=True)
 
-    def turn(self, everything: bool = False) -> None:
-        """Emit what has waited long enough, or everything."""
+    def turn(self, heard_ns: int = 0, everything: bool = False) -> None:
+        """Emit what is ripe when the last pass over all pipes began at `heard_ns`, or everything."""
         with self._lock:
-            ripe_ns = time.monotonic_ns() - WINDOW_NS
+            ripe_ns = heard_ns - WINDOW_NS
             while self._heap and (everything or self._heap[0].at_ns <= ripe_ns):
                 # Taken out first: a sink that raises, or is interrupted, must not see the entry again.
                 self._emit(render(heapq.heappop(self._heap), self.origin_ns))

@@ -13,11 +13,13 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 #: Bytes of one read; the kernel's pipe holds as many.
 _READ_BYTES = 65536
-#: Reads of one pipe in one turn, so that one talkative role does not keep the others from being heard.
+#: Reads of one pipe in one turn: more than a pipe holds that nobody has enlarged, and so few that one talkative role
+#: does not keep the others from being heard.
 _READS_PER_TURN = 4
 #: After so many, everything that was in the largest pipe (1 MiB) has been read, however much its writers add.
 _READS_OF_A_FULL_PIPE = 16
@@ -40,6 +42,8 @@ class Pump:
         self._wanted = 0
         self._served = 0
         self._heard = threading.Condition()
+        #: When the last pass over all pipes began: everything written before has been taken.
+        self.heard_ns = 0
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @property
@@ -115,10 +119,11 @@ class Pump:
             poller.register(fd, select.POLLIN)
         poller.poll(None if timeout_s is None else timeout_s * 1e3 + 1)
         self._drain_wake()
-        wanted = self._wanted
+        wanted, began_ns = self._wanted, time.monotonic_ns()
         reads = _READS_PER_TURN if wanted == self._served else _READS_OF_A_FULL_PIPE
         for fd in list(self._consumers):
             self._read(fd, reads)
+        self.heard_ns = began_ns
         with self._heard:
             self._served = wanted
             self._heard.notify_all()

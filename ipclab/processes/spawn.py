@@ -341,7 +341,7 @@ class Launcher:
 
     def _tick(self) -> float | None:
         """By the pump, at every turn: the seconds until the next thing to do."""
-        self._book.turn()
+        self._book.turn(self._pump.heard_ns)
         next_s = self._book.next_turn_s()
         if self.deadline_passed:
             return next_s
