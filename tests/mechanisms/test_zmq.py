@@ -84,6 +84,8 @@ def test_an_orderly_close_delivers_everything_first(link: Any, sender: str, size
     with pair(link, watch=False) as (a, b):
         if sender == "b":
             a, b = b, a
+        b.call("send", b"hello")  # a server lets nobody in before it is used
+        assert a.call("recv", 100) == b"hello"
         count = a.call("send_until_full", bytes(size), 0.2)
         assert count >= 8  # both marks
         closing = a.start("close")
