@@ -367,6 +367,7 @@ static int Ring_init(PyObject *object, PyObject *args, PyObject *names)
 		raise_os_error(rc, fd < 0 ? "memfd_create" : "ring_attach");
 		return -1;
 	}
+	ring->attentive = 1;
 	self->ring = ring;
 	return 0;
 }

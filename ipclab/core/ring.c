@@ -96,7 +96,7 @@ static void join_in_child(void)
 {
 	for (struct ring *ring = open_rings; ring; ring = ring->next) {
 		for (int side = 0; side < 2; side++)
-			ring->side[side].claimed = ring->side[side].busy = 0;
+			ring->side[side].claimed = ring->side[side].busy = 0, ring->side[side].look_every_ns = 0;
 		ring->forked = 0;
 		join_members(ring);
 	}
@@ -392,16 +392,19 @@ static int64_t sooner(int64_t deadline_ns, int64_t slice_ns)
 int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadline_ns)
 {
 	struct note *note = &ring->shared->side[side].note;
-	int64_t look_at_ns, look_every_ns = RING_FIRST_LOOK_NS;
+	int64_t look_at_ns, *look_every_ns = &ring->side[side].look_every_ns;
 	int rc = 0, end = 0, look = 0;
 
-	if (ring_spin(ring, side, size, deadline_ns < 0 ? INT64_MAX : deadline_ns - monotonic_ns()) == 0) {
+	if (!*look_every_ns && ring_spin(ring, side, size, deadline_ns < 0 ? INT64_MAX : deadline_ns - monotonic_ns()) == 0) {
 		adapt_spin(ring, side, 1);
 		return 0;
 	}
-	adapt_spin(ring, side, 0);
-	ring->side[side].sleep_count++;
-	look_at_ns = monotonic_ns() + look_every_ns;
+	if (!*look_every_ns) { /* else it goes on where -EINTR left it */
+		adapt_spin(ring, side, 0);
+		ring->side[side].sleep_count++;
+		*look_every_ns = RING_FIRST_LOOK_NS;
+	}
+	look_at_ns = monotonic_ns() + *look_every_ns;
 	for (;;) {
 		note_arm(note);
 		end = ended(ring, side, look);
@@ -415,19 +418,23 @@ int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadl
 			end = -ECANCELED;
 		if (end)
 			break;
-		if (rc == -EINTR || (deadline_ns >= 0 && monotonic_ns() >= deadline_ns)) {
-			end = rc == -EINTR ? rc : -ETIMEDOUT;
+		if (deadline_ns >= 0 && monotonic_ns() >= deadline_ns)
+			end = -ETIMEDOUT;
+		else if (rc == -EINTR || (look && ring->attentive))
+			end = -EINTR; /* after a look too: a signal between two parks interrupts neither */
+		if (end)
 			break;
-		}
 		ring->side[side].park_count++;
 		rc = note_park(note, sooner(deadline_ns, look_at_ns));
 		look = monotonic_ns() >= look_at_ns;
 		if (look) {
-			look_every_ns = look_every_ns * 2 < RING_LOOK_NS ? look_every_ns * 2 : RING_LOOK_NS;
-			look_at_ns = monotonic_ns() + look_every_ns;
+			*look_every_ns = *look_every_ns * 2 < RING_LOOK_NS ? *look_every_ns * 2 : RING_LOOK_NS;
+			look_at_ns = monotonic_ns() + *look_every_ns;
 		}
 	}
 	note_disarm(note);
+	if (end != -EINTR)
+		*look_every_ns = 0;
 	return end;
 }
 

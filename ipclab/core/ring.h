@@ -91,6 +91,7 @@ struct ring {
 	uint64_t data_bytes;
 	uint64_t capacity;
 	struct ring *next; /* all open rings of this process: a forked child joins them */
+	uint32_t attentive; /* for the binding: a wait returns -EINTR after every look, so that signal handlers get a turn */
 	uint32_t forked;   /* set once: this process has forked since it opened the ring */
 	/* the producer's private words; unit: bytes */
 	_Alignas(64) uint64_t cached_head;
@@ -103,6 +104,7 @@ struct ring {
 	struct {
 		_Alignas(64) uint32_t claimed;   /* this process owns the side */
 		uint32_t spin_ns;                /* how long it spins before it sleeps; adapts */
+		int64_t look_every_ns;           /* of a wait that is under way; else 0 */
 		uint64_t sleep_count;            /* waits that ended in a system call */
 		uint64_t park_count;             /* futex(2) calls those waits made, at most */
 		uint64_t wake_count;             /* pokes that woke the other side */
@@ -132,7 +134,7 @@ void ring_consume(struct ring *ring);
 
 /*
  * Waits until the side can go on: RING_PRODUCER until `size` bytes fit, RING_CONSUMER until there is a message.
- * 0; -ETIMEDOUT; -EINTR; -ECANCELED; -EPIPE the other side has closed; -EOWNERDEAD it has died (and nothing is left to get).
+ * 0; -ETIMEDOUT; -EINTR (call again to go on waiting); -ECANCELED; -EPIPE the other side has closed; -EOWNERDEAD it has died (and nothing is left to get).
  */
 int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadline_ns);
 /* The part of ring_wait that burns CPU: 0 when the side can go on, -EAGAIN when not within max_ns. */
