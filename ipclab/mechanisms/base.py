@@ -173,6 +173,7 @@ class End(ABC):
 
         Does nothing where the kernel reports a dead peer by itself (pipes and connected sockets).
         """
+        return
 
     def native(self) -> NativeSpec:
         """How the C core moves messages over this end; call it after `watch`. Raises Unavailable with the reason."""

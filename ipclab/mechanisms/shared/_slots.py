@@ -183,7 +183,8 @@ class SlotEnd(End):
         if self._closed:
             return
         self._closed = True
-        if self._pid == os.getpid() and not self._native:  # a child of this process that inherited the end has nothing to say
+        # A child of this process that inherited the end has nothing to say, and a carrier has said it.
+        if self._pid == os.getpid() and not self._native:
             self._words[(self._out + FINAL) // 8] = self._sent
             self._words[(self._in + GONE) // 8] = 1
             _core.sem_post(self._memory, self._out + FILLED)

@@ -136,6 +136,11 @@ class Receiver(ABC):
                 raise PeerGone("the process that was to send a signal has ended")
             deadline.check("waiting for a signal")
 
+    @property
+    def peer(self) -> Peer | None:
+        """The process that is watched."""
+        return self._peer
+
     @abstractmethod
     def _take(self, timeout_s: float | None, peer: Peer | None) -> Arrival | None:
         """One signal within the time; None when the time is over, or earlier to have `peer` looked at again."""

@@ -41,8 +41,10 @@ from typing import TYPE_CHECKING, Self
 
 from ipclab import _core
 from ipclab.errors import IpclabError, PeerGone, TimedOut, from_os_error
-from ipclab.mechanisms.base import Deadline, Link
-from ipclab.mechanisms.signals._line import check_value, probe_call, queue_limits, send
+from ipclab.mechanisms.base import Bell, Deadline, Link, NativeSpec
+from ipclab.mechanisms.signals._bell import SignalBell, SignalTurns
+from ipclab.mechanisms.signals._line import Receiver, check_value, probe_call, queue_limits, send
+from ipclab.mechanisms.signals.realtime import RealtimeReceiver
 from ipclab.records import Limit, Mechanism, Probe
 
 if TYPE_CHECKING:
@@ -150,3 +152,22 @@ class PidfdSender:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class PidfdPingPong(SignalTurns):
+    """Two processes that queue each other SIGRTMIN with a word, through pidfds."""
+
+    name = "pidfd-signal"
+
+    @staticmethod
+    def _receiver() -> Receiver:
+        return RealtimeReceiver()
+
+    @staticmethod
+    def _bell(receiver: Receiver, pid: int) -> Bell:
+        sender = PidfdSender(pid)
+        spec = NativeSpec("pidfd-signal", (sender.fileno(),), None, {"signo": int(signal.SIGRTMIN)})
+        return SignalBell(receiver, partial(sender.send, signal.SIGRTMIN, 0), spec, sender.close)
+
+
+PING_PONG = PidfdPingPong

@@ -38,7 +38,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ipclab import _core
-from ipclab.mechanisms.base import PEER_LOOK_S, Link, Peer
+from ipclab.mechanisms.base import PEER_LOOK_S, Bell, Link, NativeSpec, Peer
+from ipclab.mechanisms.signals._bell import SignalBell, SignalTurns
 from ipclab.mechanisms.signals._line import (
     SI_QUEUE,
     Arrival,
@@ -107,3 +108,21 @@ class RealtimeReceiver(Receiver):
             return None
         signo, code, pid, uid, value = found
         return Arrival(signo, code, pid, uid, payload(code, value))
+
+
+class RealtimePingPong(SignalTurns):
+    """Two processes that queue each other SIGRTMIN with a word."""
+
+    name = "rt-signal"
+
+    @staticmethod
+    def _receiver() -> Receiver:
+        return RealtimeReceiver()
+
+    @staticmethod
+    def _bell(receiver: Receiver, pid: int) -> Bell:
+        spec = NativeSpec("rt-signal", (), None, {"pid": pid, "signo": int(signal.SIGRTMIN)})
+        return SignalBell(receiver, RealtimeSender(pid).send, spec)
+
+
+PING_PONG = RealtimePingPong

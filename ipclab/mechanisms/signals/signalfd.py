@@ -41,8 +41,10 @@ from typing import TYPE_CHECKING
 
 from ipclab import _core
 from ipclab.errors import IpclabError, from_os_error
-from ipclab.mechanisms.base import Link, Peer
+from ipclab.mechanisms.base import Bell, Link, NativeSpec, Peer
+from ipclab.mechanisms.signals._bell import SignalBell, SignalTurns
 from ipclab.mechanisms.signals._line import Arrival, Receiver, payload, probe_call, queue_limits
+from ipclab.mechanisms.signals.realtime import RealtimeSender
 from ipclab.records import Limit, Mechanism, Probe
 
 if TYPE_CHECKING:
@@ -129,3 +131,22 @@ class SignalFd(Receiver):
 def _arrival(raw: bytes, start: int) -> Arrival:
     signo, _errno, code, pid, uid, *_rest, value = _INFO.unpack_from(raw, start)
     return Arrival(signo, code, pid, uid, payload(code, value))
+
+
+class SignalFdPingPong(SignalTurns):
+    """Two processes that queue each other SIGRTMIN with a word, and read it from a signalfd."""
+
+    name = "signalfd"
+
+    @staticmethod
+    def _receiver() -> Receiver:
+        return SignalFd((signal.SIGRTMIN,))
+
+    @staticmethod
+    def _bell(receiver: Receiver, pid: int) -> Bell:
+        assert isinstance(receiver, SignalFd)
+        spec = NativeSpec("signalfd", (receiver.fileno(),), None, {"pid": pid, "signo": int(signal.SIGRTMIN)})
+        return SignalBell(receiver, RealtimeSender(pid).send, spec)
+
+
+PING_PONG = SignalFdPingPong

@@ -42,7 +42,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from ipclab.errors import UsageError
-from ipclab.mechanisms.base import PEER_LOOK_S, Link, Peer
+from ipclab.mechanisms.base import PEER_LOOK_S, Bell, Link, NativeSpec, Peer
+from ipclab.mechanisms.signals._bell import SignalBell, SignalTurns
 from ipclab.mechanisms.signals._line import SI_USER, Arrival, Mask, Receiver, probe_call, send, signal_name
 from ipclab.records import Limit, Mechanism, Probe
 
@@ -148,3 +149,21 @@ class HandlerCounter:
 
     def __str__(self) -> str:
         return ", ".join(f"{signal_name(signo)}: {count}" for signo, count in sorted(self.counts.items()))
+
+
+class SignalPingPong(SignalTurns):
+    """Two processes that send each other SIGUSR1."""
+
+    name = "signal"
+
+    @staticmethod
+    def _receiver() -> Receiver:
+        return SignalReceiver((signal.SIGUSR1,))
+
+    @staticmethod
+    def _bell(receiver: Receiver, pid: int) -> Bell:
+        spec = NativeSpec("signal", (), None, {"pid": pid, "signo": int(signal.SIGUSR1)})
+        return SignalBell(receiver, SignalSender(pid).send, spec)
+
+
+PING_PONG = SignalPingPong

@@ -31,12 +31,14 @@ from __future__ import annotations
 import os
 import select
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
 from ipclab.errors import IpclabError, TimedOut, UsageError, from_os_error
-from ipclab.mechanisms.base import Deadline, Link
+from ipclab.mechanisms.base import Bell, Deadline, Link, NativeSpec
 from ipclab.mechanisms.shared import _live
+from ipclab.mechanisms.sync._bell import SyncBell, Turns
 from ipclab.mechanisms.sync._lock import SHORTEST_PAUSE_S, Resource
 from ipclab.records import Limit, Mechanism, Probe
 
@@ -140,3 +142,21 @@ def limits() -> tuple[Limit, ...]:
         _live.open_files(),
         _live.sysctl("fs/file-max", "open files of the whole machine", "files"),
     )
+
+
+class EventFdPingPong(Turns[EventFd]):
+    """Two eventfds, one each way."""
+
+    name = "eventfd"
+
+    @classmethod
+    def _make(cls, stack: ExitStack) -> tuple[EventFd, EventFd]:
+        return stack.enter_context(EventFd.create()), stack.enter_context(EventFd.create())
+
+    @staticmethod
+    def _bell(incoming: EventFd, outgoing: EventFd) -> Bell:
+        spec = NativeSpec("eventfd", (incoming.fileno(), outgoing.fileno()), None, {})
+        return SyncBell(incoming.take, outgoing.add, spec)
+
+
+PING_PONG = EventFdPingPong

@@ -38,12 +38,15 @@ Man pages. futex(2), futex(7), get_robust_list(2).
 from __future__ import annotations
 
 import mmap
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from ipclab import _core
 from ipclab.errors import IpclabError, TimedOut
-from ipclab.mechanisms.base import Deadline, Link
+from ipclab.mechanisms.base import Bell, Deadline, Link, NativeSpec
 from ipclab.mechanisms.shared import _live
+from ipclab.mechanisms.shared.memfd import Memfd
+from ipclab.mechanisms.sync._bell import SyncBell, Turns
 from ipclab.mechanisms.sync._lock import Lock, Placed, nanoseconds
 from ipclab.records import Limit, Mechanism, Probe
 
@@ -80,6 +83,11 @@ class FutexWord(Placed):
         word = cls(buffer, offset)
         word.store(value)
         return word
+
+    @property
+    def place_in_memory(self) -> tuple[memoryview, int]:
+        """The memory it lies in, and its offset."""
+        return self._memory, self._offset
 
     def load(self) -> int:
         """The value now."""
@@ -172,3 +180,45 @@ def limits() -> tuple[Limit, ...]:
         _live.sysctl("kernel/threads-max", "threads, each of which may sleep", "threads"),
         _live.map_count(),
     )
+
+
+class FutexRing:
+    """One direction: a word that counts how often it was rung. The reader remembers how many of them it has heard."""
+
+    def __init__(self, word: FutexWord) -> None:
+        self.word = word
+        self.heard = 0
+
+    def ring(self) -> None:
+        """Count one more and wake the other side."""
+        self.word.add(1)
+        self.word.wake(1)
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Sleep until there is one that has not been heard. Raises TimedOut."""
+        deadline = Deadline(timeout_s)
+        while self.word.load() == self.heard:
+            if not self.word.wait(self.heard, deadline.left_s()):
+                raise TimedOut("futex: nobody has rung in time")
+        self.heard = (self.heard + 1) % 2**32
+
+
+class FutexPingPong(Turns[FutexRing]):
+    """Two words in one memfd, each on a cache line of its own."""
+
+    name = "futex"
+
+    @classmethod
+    def _make(cls, stack: ExitStack) -> tuple[FutexRing, FutexRing]:
+        memory = stack.enter_context(Memfd.create(2 * _core.ALIGN, "ipclab-futex"))
+        first, second = (stack.enter_context(FutexWord.place(memory.buffer[:], at, 0)) for at in (0, _core.ALIGN))
+        return FutexRing(first), FutexRing(second)
+
+    @staticmethod
+    def _bell(incoming: FutexRing, outgoing: FutexRing) -> Bell:
+        memory, at = incoming.word.place_in_memory
+        numbers = {"in": at, "out": outgoing.word.place_in_memory[1], "heard": incoming.heard}
+        return SyncBell(incoming.wait, outgoing.ring, NativeSpec("futex", (), memory[:], numbers))
+
+
+PING_PONG = FutexPingPong

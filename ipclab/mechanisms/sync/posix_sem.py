@@ -35,16 +35,17 @@ Man pages. sem_overview(7), sem_open(3), sem_wait(3), sem_post(3), sem_unlink(3)
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
 import posix_ipc
 
 from ipclab.errors import IpclabError, UsageError, from_os_error
-from ipclab.mechanisms.base import Deadline, Link
+from ipclab.mechanisms.base import Bell, Deadline, Link, NativeSpec
 from ipclab.mechanisms.shared import _live
 from ipclab.mechanisms.shared.posix_shm import open_error, probe_dev_shm
+from ipclab.mechanisms.sync._bell import SyncBell, Turns
 from ipclab.mechanisms.sync._lock import Lock
 from ipclab.processes import registry
 from ipclab.records import Limit, Mechanism, Probe
@@ -165,3 +166,22 @@ def limits() -> tuple[Limit, ...]:
         _live.map_count(),
         Limit(name="length of a name", value=251, unit="bytes", source="NAME_MAX - 4, sem_overview(7)"),
     )
+
+
+class NamedPingPong(Turns[NamedSemaphore]):
+    """Two named semaphores."""
+
+    name = "posix-sem"
+
+    @classmethod
+    def _make(cls, stack: ExitStack) -> tuple[NamedSemaphore, NamedSemaphore]:
+        first, second = (stack.enter_context(NamedSemaphore.create(0, label)) for label in ("to-a", "to-b"))
+        return first, second
+
+    @staticmethod
+    def _bell(incoming: NamedSemaphore, outgoing: NamedSemaphore) -> Bell:
+        names = f"{incoming.name}\0{outgoing.name}\0".encode()
+        return SyncBell.of_locks(incoming, outgoing, NativeSpec("posix-sem", (), names, {}))
+
+
+PING_PONG = NamedPingPong

@@ -42,15 +42,16 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
 from ipclab.errors import IpclabError, NameInUse, NoRoom, PeerGone, TimedOut, Unavailable, UsageError, from_os_error
-from ipclab.mechanisms.base import Deadline, Link
+from ipclab.mechanisms.base import Bell, Deadline, Link, NativeSpec
 from ipclab.mechanisms.shared import _live
 from ipclab.mechanisms.shared.sysv_shm import load_sysv_ipc
+from ipclab.mechanisms.sync._bell import SyncBell, Turns
 from ipclab.mechanisms.sync._lock import Lock
 from ipclab.processes import registry
 from ipclab.records import Limit, Mechanism, Probe
@@ -235,3 +236,22 @@ def limits() -> tuple[Limit, ...]:
         _live.sysctl("kernel/sem", "sets (SEMMNI)", "sets", 3),
         Limit(name="largest value (SEMVMX)", value=SEMVMX, unit="", source="linux/sem.h"),
     )
+
+
+class SysvPingPong(Turns[SysvSemaphore]):
+    """Two sets of one semaphore, without undo: what one process posts the other takes."""
+
+    name = "sysv-sem"
+
+    @classmethod
+    def _make(cls, stack: ExitStack) -> tuple[SysvSemaphore, SysvSemaphore]:
+        first, second = (stack.enter_context(SysvSemaphore.create(0, label, undo=False)) for label in ("to-a", "to-b"))
+        return first, second
+
+    @staticmethod
+    def _bell(incoming: SysvSemaphore, outgoing: SysvSemaphore) -> Bell:
+        numbers = {"in": incoming.id, "out": outgoing.id}
+        return SyncBell.of_locks(incoming, outgoing, NativeSpec("sysv-sem", (), None, numbers))
+
+
+PING_PONG = SysvPingPong

@@ -36,12 +36,15 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from ipclab import _core
 from ipclab.errors import TimedOut, from_os_error
-from ipclab.mechanisms.base import Link
+from ipclab.mechanisms.base import Bell, Link, NativeSpec
 from ipclab.mechanisms.shared import _live
+from ipclab.mechanisms.shared.memfd import Memfd
+from ipclab.mechanisms.sync._bell import SyncBell, Turns
 from ipclab.mechanisms.sync._lock import Lock, Placed, nanoseconds
 from ipclab.records import Limit, Mechanism, Probe
 
@@ -86,6 +89,11 @@ class UnnamedSemaphore(Placed, Lock):
         return self
 
     @property
+    def place_in_memory(self) -> tuple[memoryview, int]:
+        """The memory it lies in, and its offset."""
+        return self._memory, self._offset
+
+    @property
     def value(self) -> int:
         """The counter now; already old when you read it."""
         return _core.sem_getvalue(self._memory, self._offset)
@@ -123,3 +131,25 @@ def limits() -> tuple[Limit, ...]:
         _live.map_count(),
         _live.open_files(),
     )
+
+
+class UnnamedPingPong(Turns[UnnamedSemaphore]):
+    """Two semaphores in one memfd."""
+
+    name = "unnamed-sem"
+
+    @classmethod
+    def _make(cls, stack: ExitStack) -> tuple[UnnamedSemaphore, UnnamedSemaphore]:
+        memory = stack.enter_context(Memfd.create(2 * _core.ALIGN, "ipclab-sem"))
+        places = (UnnamedSemaphore.place(memory.buffer[:], at, 0) for at in (0, _core.ALIGN))
+        first, second = (stack.enter_context(place) for place in places)
+        return first, second
+
+    @staticmethod
+    def _bell(incoming: UnnamedSemaphore, outgoing: UnnamedSemaphore) -> Bell:
+        memory, at = incoming.place_in_memory
+        numbers = {"in": at, "out": outgoing.place_in_memory[1]}
+        return SyncBell.of_locks(incoming, outgoing, NativeSpec("unnamed-sem", (), memory[:], numbers))
+
+
+PING_PONG = UnnamedPingPong
