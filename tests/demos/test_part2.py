@@ -27,7 +27,7 @@ SABOTAGE = {
     "process-vm": "demo.own = lambda notes: (notes.send(8), demo.signal.pause())",
     "signalfd": "demo.send = lambda pid: [demo._core.sigqueue(pid, demo.RT, value) for value in (1, 2)]",
     "pidfd-signal": "demo.readable = lambda pidfd, timeout_ms=0: False",
-    "condvar": "demo._core.lock_owner = lambda page, offset: 1",
+    "condvar": "demo.Condition.notify_all = demo.Condition.notify",
     "barrier": "demo.SHORT_NS = 0; demo.too_few = lambda page, timeout_ns: 0",
     "futex": "demo.wait_while_zero = lambda page, notes: notes.send(0)",
 }
