@@ -1,5 +1,5 @@
 /*
- * _core.c: the C core for Python. This file, _core_ring.c and _core_bench.c are the only ones that know both.
+ * _core.c: the C core for Python. The _core*.c files are the only ones that know both.
  *
  * Every function borrows its buffers for the call, checks offset and alignment, and turns the core's -errno into an
  * OSError that carries errno and the name of the call. Calls that may block release the GIL; when a signal interrupts
@@ -760,7 +760,7 @@ static int add_sizes(PyObject *module)
 	    PyModule_AddIntConstant(module, "BARRIER_SIZE", sizeof(struct pbarrier)) < 0 ||
 	    PyModule_AddIntConstant(module, "ALIGN", OBJECT_ALIGN) < 0)
 		return -1;
-	return add_ring_type(module) < 0 ? -1 : add_bench(module);
+	return add_ring_type(module) < 0 || add_instruments(module) < 0 ? -1 : add_bench(module);
 }
 
 static PyModuleDef_Slot slots[] = {

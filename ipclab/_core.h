@@ -15,6 +15,19 @@ int deadline_of_seconds(PyObject *seconds, int64_t *deadline_ns);
 int deadline_of_ns(PyObject *timeout_ns, int64_t *deadline_ns);
 
 int add_ring_type(PyObject *module);
+int add_instruments(PyObject *module);
 int add_bench(PyObject *module);
+
+/* A heap type without a state, added to the module; a reference is kept for ever. NULL with an exception set. */
+PyTypeObject *add_type(PyObject *module, PyType_Spec *spec);
+/* tp_dealloc's last lines for such a type. */
+void free_object(PyObject *object);
+
+/* The histogram of a Histogram, NULL for None; nobody else may change it until it is given back. 0, or -1. */
+struct histogram;
+int lend_histogram(PyObject *object, struct histogram **histogram);
+void give_histogram_back(PyObject *object);
+
+#define KEYWORDS(f) ((PyCFunction)(void (*)(void))(f))
 
 #endif
