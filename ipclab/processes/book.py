@@ -3,8 +3,8 @@
 Every entry carries the monotonic time at which its process said it; the clock is the same for all processes. Entries
 of different processes arrive in any order, so the book holds each one back and emits by time. The rule: an entry is
 emitted once all pipes have been read out in a pass that began at least a window later than the entry's own time.
-  - So what one process said because of what another had said (it had read a byte, seen it asleep, reaped it) comes after
-    it, on however busy a machine: the earlier one was in its pipe before the later one took its time.
+  - So what one process said because of what another had said (it had read a byte, seen it asleep, reaped it) comes
+    after it, on however busy a machine: the earlier one was in its pipe before the later one took its time.
   - Of two that know nothing of each other, one may come late: its process lost the CPU for longer than the window
     between taking the time and writing. It is emitted when it comes: late is better than lost, and its time tells.
 

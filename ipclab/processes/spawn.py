@@ -54,6 +54,9 @@ __all__ = ["Launcher", "Process"]
 
 #: How long a killed process may take to go before the launcher gives up and names it (state D, a hung file system).
 _LAST_WAIT_S = 5.0
+#: How long a wait sleeps at most before it looks for signals: one that arrives just before the sleep does not cut it
+#: short, for its Python handler runs after it.
+_LOOK_S = 0.2
 #: The grace time when an exception (Ctrl-C among them) ends the block: all must be over within a second.
 _HURRIED_GRACE_S = 0.2
 
@@ -413,7 +416,7 @@ class Launcher:
             poller = select.poll()
             for process in left:
                 poller.register(process.pidfd, select.POLLIN)
-            poller.poll(min(left_s, 3600.0) * 1e3 + 1)
+            poller.poll(min(left_s, _LOOK_S) * 1e3 + 1)
         return True
 
     def _pass_deadline(self) -> None:

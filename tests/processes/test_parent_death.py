@@ -79,7 +79,7 @@ def running(pids: list[int]) -> list[int]:
     return [pid for pid in pids if procfs.state(pid) not in "ZX"]
 
 
-def kill_and_see(how: str, expected: int, kill: Callable[[int], None]) -> None:
+def kill_and_see(how: str, expected: int, kill: Callable[[int, int], None]) -> None:
     with adopting():
         launcher = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, how], stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -92,7 +92,7 @@ def kill_and_see(how: str, expected: int, kill: Callable[[int], None]) -> None:
             words += [word for word in line.split() if word.isdecimal()]
         pids = [int(word) for word in words]
         assert running(pids) == pids
-        kill(launcher.pid)
+        kill(launcher.pid, pids[0])
         until = time.monotonic() + GONE_S
         while running(pids) and time.monotonic() < until:
             time.sleep(0.002)
@@ -104,16 +104,16 @@ def kill_and_see(how: str, expected: int, kill: Callable[[int], None]) -> None:
         assert not left
 
 
-def kill(pid: int) -> None:
+def kill(pid: int, *_: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def kill_group(pid: int) -> None:
+def kill_group(pid: int, *_: int) -> None:
     os.killpg(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("end", [kill, kill_group])
-def test_released(end: Callable[[int], None]) -> None:
+def test_released(end: Callable[[int, int], None]) -> None:
     # Four processes tell their pids, the launcher tells the guardian's and the roles'.
     kill_and_see("released", 8, end)
 
@@ -131,16 +131,12 @@ def test_while_waiting() -> None:
 
 
 def test_without_its_guardian_the_death_signal_is_left() -> None:
-    def both(pid: int) -> None:
-        guardian = next(child for child in procfs.children(pid) if name_of(child) == "ipclab-guardian")
-        os.kill(guardian, signal.SIGKILL)
-        os.kill(pid, signal.SIGKILL)
+    def kill_both(pid: int, guardian: int) -> None:
+        kill(guardian)
+        kill(pid)
 
-    kill_and_see("plain", 4, lambda pid: both(pid))
-
-
-def name_of(pid: int) -> str:
-    return procfs.status(pid).get("Name", "")
+    # Nobody but the launcher tells pids here, the guardian's first.
+    kill_and_see("plain", 4, kill_both)
 
 
 def test_a_launcher_does_not_miss_its_guardian() -> None:
