@@ -77,10 +77,12 @@ def until_taken(connections: list[socket.socket], threads: Collection[int], dead
     while connections and not deadline.over():
         kernel_is_empty = not any(_unread_bytes(sock) for sock in connections)
         # In this order: whoever writes after the kernel was found empty was awake.
-        if kernel_is_empty and asleep(threads):
-            return True
-        if poller.poll(LOOK_MS):
+        taken = kernel_is_empty and asleep(threads)
+        # In this order too: a peer that dies hangs up first, and then empties what the kernel held for it.
+        if poller.poll(0 if taken else LOOK_MS):
             return False
+        if taken:
+            return True
     return True
 
 
