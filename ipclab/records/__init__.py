@@ -1,0 +1,70 @@
+"""What flows upward: frozen records with their units in the field names.
+
+Instruments return them, views draw them, `--json` prints them. They hold no live object: no fd, no process handle.
+One file for each instrument; this one has all of their names.
+"""
+
+from __future__ import annotations
+
+from ipclab.records.bench import (
+    SCHEMA_VERSION,
+    Case,
+    ComparedRow,
+    Comparison,
+    DriverName,
+    Environment,
+    Options,
+    Overheads,
+    Pattern,
+    Placement,
+    PlacementName,
+    Refusal,
+    Row,
+    Run,
+    Sample,
+    SideCost,
+)
+from ipclab.records.demos import Demo, DemoFamily, DemoList, DemoReport, DemoRun, DemoStatus, Standing
+from ipclab.records.machine import DoctorReport, Fact, Instrument, Package
+from ipclab.records.mechanisms import Family, Lifetime, Limit, Mechanism, MechanismList, MechanismStatus, Probe
+from ipclab.records.processes import CleanReport, Ending, Leftover
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Case",
+    "CleanReport",
+    "ComparedRow",
+    "Comparison",
+    "Demo",
+    "DemoFamily",
+    "DemoList",
+    "DemoReport",
+    "DemoRun",
+    "DemoStatus",
+    "DoctorReport",
+    "DriverName",
+    "Ending",
+    "Environment",
+    "Fact",
+    "Family",
+    "Instrument",
+    "Leftover",
+    "Lifetime",
+    "Limit",
+    "Mechanism",
+    "MechanismList",
+    "MechanismStatus",
+    "Options",
+    "Overheads",
+    "Package",
+    "Pattern",
+    "Placement",
+    "PlacementName",
+    "Probe",
+    "Refusal",
+    "Row",
+    "Run",
+    "Sample",
+    "SideCost",
+    "Standing",
+]
