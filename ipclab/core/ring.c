@@ -82,6 +82,11 @@ static int deserted(struct ring *ring)
 static void lock_open_rings(void)
 {
 	pthread_mutex_lock(&open_rings_lock);
+}
+
+static void prepare_fork(void)
+{
+	lock_open_rings();
 	for (struct ring *ring = open_rings; ring; ring = ring->next)
 		ring->forked = 1;
 }
@@ -105,7 +110,7 @@ static void join_in_child(void)
 
 static void watch_forks(void)
 {
-	pthread_atfork(lock_open_rings, unlock_open_rings, join_in_child);
+	pthread_atfork(prepare_fork, unlock_open_rings, join_in_child);
 }
 
 static void list_open(struct ring *ring)
@@ -392,7 +397,7 @@ static int64_t sooner(int64_t deadline_ns, int64_t slice_ns)
 int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadline_ns)
 {
 	struct note *note = &ring->shared->side[side].note;
-	int64_t look_at_ns, *look_every_ns = &ring->side[side].look_every_ns;
+	int64_t *look_at_ns = &ring->side[side].look_at_ns, *look_every_ns = &ring->side[side].look_every_ns;
 	int rc = 0, end = 0, look = 0;
 
 	if (!*look_every_ns && ring_spin(ring, side, size, deadline_ns < 0 ? INT64_MAX : deadline_ns - monotonic_ns()) == 0) {
@@ -403,8 +408,8 @@ int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadl
 		adapt_spin(ring, side, 0);
 		ring->side[side].sleep_count++;
 		*look_every_ns = RING_FIRST_LOOK_NS;
+		*look_at_ns = monotonic_ns() + *look_every_ns; /* kept too: frequent signals must not put the look off */
 	}
-	look_at_ns = monotonic_ns() + *look_every_ns;
 	for (;;) {
 		note_arm(note);
 		end = ended(ring, side, look);
@@ -425,11 +430,11 @@ int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadl
 		if (end)
 			break;
 		ring->side[side].park_count++;
-		rc = note_park(note, sooner(deadline_ns, look_at_ns));
-		look = monotonic_ns() >= look_at_ns;
+		rc = note_park(note, sooner(deadline_ns, *look_at_ns));
+		look = monotonic_ns() >= *look_at_ns;
 		if (look) {
 			*look_every_ns = *look_every_ns * 2 < RING_LOOK_NS ? *look_every_ns * 2 : RING_LOOK_NS;
-			look_at_ns = monotonic_ns() + *look_every_ns;
+			*look_at_ns = monotonic_ns() + *look_every_ns;
 		}
 	}
 	note_disarm(note);

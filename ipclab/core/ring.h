@@ -105,6 +105,7 @@ struct ring {
 		_Alignas(64) uint32_t claimed;   /* this process owns the side */
 		uint32_t spin_ns;                /* how long it spins before it sleeps; adapts */
 		int64_t look_every_ns;           /* of a wait that is under way; else 0 */
+		int64_t look_at_ns;              /* its next look */
 		uint64_t sleep_count;            /* waits that ended in a system call */
 		uint64_t park_count;             /* futex(2) calls those waits made, at most */
 		uint64_t wake_count;             /* pokes that woke the other side */
