@@ -25,6 +25,7 @@ from ipclab.records.bench import (
     SideCost,
 )
 from ipclab.records.demos import Demo, DemoFamily, DemoList, DemoReport, DemoRun, DemoStatus, Standing
+from ipclab.records.history import CoursePoint, History, StoredRun
 from ipclab.records.machine import DoctorReport, Fact, Instrument, Package
 from ipclab.records.mechanisms import Family, Lifetime, Limit, Mechanism, MechanismList, MechanismStatus, Probe
 from ipclab.records.processes import CleanReport, Ending, Leftover
@@ -35,6 +36,7 @@ __all__ = [
     "CleanReport",
     "ComparedRow",
     "Comparison",
+    "CoursePoint",
     "Demo",
     "DemoFamily",
     "DemoList",
@@ -47,6 +49,7 @@ __all__ = [
     "Environment",
     "Fact",
     "Family",
+    "History",
     "Instrument",
     "Leftover",
     "Lifetime",
@@ -67,4 +70,5 @@ __all__ = [
     "Sample",
     "SideCost",
     "Standing",
+    "StoredRun",
 ]

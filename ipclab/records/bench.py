@@ -288,22 +288,29 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="be
     samples: tuple[Sample, ...] = ()
     rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
+    #: Three sentences: why the table is as it is, from the counts in it.
+    explanation: tuple[str, ...] = ()
     overheads: Overheads = Overheads()
     #: Ctrl-C ended it early; what was measured until then is here.
     interrupted: bool = False
 
 
 class ComparedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One case in two runs. Ratios are B over A of the rate: above 1 B is faster."""
+    """One case in two runs, or two mechanisms in one. Above 1 B is faster, whatever is compared."""
 
     a: Case
     b: Case
     cluster: str = ""
+    #: Of what the ratio is: "rate", B over A; or, in the open loop, where the rate is given, "p50 latency", A over B.
+    measure: Literal["rate", "p50 latency"] = "rate"
     ratio: float | None = None
+    #: Bootstrap interval (95 %) of the ratio.
     low: float | None = None
     high: float | None = None
+    #: Interleaved: pairs of samples of one round; else samples of the run that has fewer.
+    pairs: int = 0
     verdict: Literal["faster", "slower", "no difference shown", "not comparable"] = "not comparable"
-    #: Why the two cannot be compared.
+    #: Why the two cannot be compared, or why no difference is shown although the ratio is not 1.
     reason: str = ""
 
 
