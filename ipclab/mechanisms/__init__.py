@@ -63,5 +63,6 @@ def load(name: str) -> MechanismModule:
     path = CATALOGUE.get(name)
     if path is None:
         near = get_close_matches(name, CATALOGUE, n=1, cutoff=0.0)
-        raise UsageError(f"no mechanism is called {name!r}", hint=f"did you mean {near[0]!r}? `ipclab list` has them all")
+        hint = f"did you mean {near[0]!r}? `ipclab list` has them all"
+        raise UsageError(f"no mechanism is called {name!r}", hint=hint)
     return cast("MechanismModule", import_module(f"ipclab.mechanisms.{path}"))

@@ -101,9 +101,9 @@ class Stage(Launcher):
     @whole
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> bool:
         if os.getpid() != self.pid:
-            return None
+            return False
         root = logging.getLogger()
         root.removeHandler(self._own_logging)
         root.setLevel(self._level_before)

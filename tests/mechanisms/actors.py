@@ -65,7 +65,7 @@ class Call:
 class Actor:
     """The test's handle of a forked process."""
 
-    def __init__(self, link: Link, side: Side, others: list[Actor]) -> None:
+    def __init__(self, link: Any, side: str, others: list[Actor]) -> None:
         self.side = side
         orders_out, orders_in = os.pipe()
         answers_out, answers_in = os.pipe()
@@ -141,8 +141,8 @@ class Actor:
 
 
 @contextmanager
-def actors(link: Link, *sides: Side) -> Iterator[list[Actor]]:
-    """One actor for each side named; they have not taken their ends yet."""
+def actors(link: Any, *sides: str) -> Iterator[list[Actor]]:
+    """One actor for each side named; they have not taken their ends yet. A lock has holders in place of sides."""
     crew: list[Actor] = []
     try:
         for side in sides:
@@ -168,7 +168,7 @@ def pair(link: Link, watch: bool = True) -> Iterator[tuple[Actor, Actor]]:
 class Part:
     """What an actor can do, in its own process. Everything it returns is pickled."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Any) -> None:
         self.link = link
         self.end: End = None  # type: ignore[assignment]  # until `take`
 
@@ -254,7 +254,7 @@ class Part:
 # --- the actor's side of the pipes ------------------------------------------------------------------------------------
 
 
-def _live(link: Link, parent: int, orders: int, answers: int, foreign: list[int]) -> None:
+def _live(link: Any, parent: int, orders: int, answers: int, foreign: list[int]) -> None:
     """The whole life of an actor; does not return."""
     try:
         _core.set_pdeathsig(signal.SIGKILL)

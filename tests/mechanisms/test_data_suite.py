@@ -73,11 +73,11 @@ def payload(size: int, seed: int = 0) -> bytes:
 
 
 def largest(kind: SimpleNamespace, actor: Actor) -> int:
-    limit, _ = actor.call("limit")
+    limit: int | None = actor.call("limit")[0]
     if kind.stream:
         assert limit is None
         return STREAM_LARGEST
-    assert limit > 0
+    assert limit
     return min(limit, LARGEST)
 
 
@@ -497,7 +497,9 @@ def test_what_a_killed_opener_leaves_is_cleaned(mechanism: Any) -> None:
 
 
 def open_another(part: Any, name: str) -> list[Fact]:
-    part.another = load(name).LINK.open()
+    link = load(name).LINK
+    assert link
+    part.another = link.open()
     return journalled()
 
 

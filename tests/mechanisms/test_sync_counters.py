@@ -222,7 +222,8 @@ def test_a_key_finds_it_and_no_key_says_so(sysv: Any) -> None:
 
 def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sysv_ipc", None)
-    for make in (SysvSemaphore.create, lambda: SysvSemaphore.attach(1)):
+    makers: tuple[Callable[[], object], ...] = (SysvSemaphore.create, lambda: SysvSemaphore.attach(1))
+    for make in makers:
         with pytest.raises(Unavailable, match="pip install"):
             make()
 

@@ -124,7 +124,7 @@ def test_only_the_holder_may_release() -> None:
 
 
 def test_only_the_holding_thread_may_release() -> None:
-    caught = []
+    caught: list[int | None] = []
 
     def release_it() -> None:
         try:
@@ -160,7 +160,7 @@ def test_a_repair_is_told_who_died_and_makes_it_whole() -> None:
     with RobustMutex.create() as mutex, actors(mutex, "a") as (a,):
         a.call("run", acquire)
         a.kill()
-        died = []
+        died: list[int] = []
         with mutex.held(5.0, repair=died.append):
             pass
         assert died == [a.pid]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import posix_ipc
@@ -25,13 +25,13 @@ CREATE = 0o1000 | 0o2000 | 0o600  # IPC_CREAT | IPC_EXCL
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A base for the runtime folder that this test may spoil; the runtime folder itself is not made yet."""
     base = Path(os.environ["XDG_RUNTIME_DIR"]) / "spoilt"
     base.mkdir(mode=0o700)
     with monkeypatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(base))
-        yield base / "ipclab"  # type: ignore[misc]
+        yield base / "ipclab"
     shutil.rmtree(base, ignore_errors=True)
 
 

@@ -73,12 +73,13 @@ MECHANISM = Mechanism(
 def ring_error(number: int, call: str, size_bytes: int, capacity_bytes: int, pid: int) -> IpclabError:
     """The error for a core's errno; called by the binding (_core_ring.c), which knows numbers but no sentences."""
     me, peer = ("producer", "consumer") if call == "put" else ("consumer", "producer")
+    lack = "no room for the message" if call == "put" else "no message"
     who = f"{peer}, process {pid}," if pid else peer
     errors: dict[int, IpclabError] = {
         errno.EMSGSIZE: MessageTooLarge(size_bytes, capacity_bytes, "the ring's capacity_bytes"),
         errno.ENOBUFS: BufferTooSmall(f"ring: the next message has {size_bytes} bytes, the buffer fewer"),
-        errno.EAGAIN: WouldBlock("ring: no room for the message" if call == "put" else "ring: no message"),
-        errno.ETIMEDOUT: TimedOut("ring: no room for the message in time" if call == "put" else "ring: no message in time"),
+        errno.EAGAIN: WouldBlock(f"ring: {lack}"),
+        errno.ETIMEDOUT: TimedOut(f"ring: {lack} in time"),
         errno.EPIPE: PeerGone(f"ring: the {who} has closed it"),
         errno.EOWNERDEAD: PeerGone(f"ring: the {who} has died"),
         errno.EBUSY: IpclabError(f"ring: its {me} is process {pid}", hint="a ring has one producer and one consumer"),
