@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from actors import Actor, actors
 
-from ipclab.errors import IpclabError, TimedOut
+from ipclab.errors import TimedOut
 from ipclab.mechanisms import CATALOGUE, load
 from ipclab.mechanisms.shared.memfd import Memfd
 from ipclab.mechanisms.sync._lock import Lock
