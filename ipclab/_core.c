@@ -654,6 +654,14 @@ static PyObject *py_set_child_subreaper(PyObject *module, PyObject *on)
 	return none_or_error(sys_set_child_subreaper(PyObject_IsTrue(on)), "prctl");
 }
 
+static PyObject *py_is_child_subreaper(PyObject *module, PyObject *unused)
+{
+	int rc = sys_is_child_subreaper();
+
+	(void)module, (void)unused;
+	return rc < 0 ? raise_os_error(rc, "prctl") : PyBool_FromLong(rc);
+}
+
 static PyObject *py_set_ptracer_any(PyObject *module, PyObject *unused)
 {
 	int rc = sys_set_ptracer_any();
@@ -746,6 +754,7 @@ static PyMethodDef methods[] = {
 	{"sigwaitinfo_value", py_sigwaitinfo_value, METH_VARARGS, NULL},
 	{"set_pdeathsig", py_set_pdeathsig, METH_O, NULL},
 	{"set_child_subreaper", py_set_child_subreaper, METH_O, NULL},
+	{"is_child_subreaper", py_is_child_subreaper, METH_NOARGS, NULL},
 	{"set_ptracer_any", py_set_ptracer_any, METH_NOARGS, NULL},
 	{"message_fill", py_message_fill, METH_O, NULL},
 	{"message_stamp", FAST(py_message_stamp), METH_FASTCALL, NULL},

@@ -76,6 +76,15 @@ def test_errors_name_the_call(call: Callable[[], object], number: int, name: str
     assert caught.value.syscall == name  # type: ignore[attr-defined]
 
 
+def test_a_subreaper_knows_it() -> None:
+    assert not _core.is_child_subreaper()
+    _core.set_child_subreaper(True)
+    try:
+        assert _core.is_child_subreaper()
+    finally:
+        _core.set_child_subreaper(False)
+
+
 def test_time_outs_are_never_negative(memory: mmap.mmap) -> None:
     _core.sem_init(memory, 0, 0)
     with pytest.raises(ValueError, match="negative"):

@@ -55,6 +55,13 @@ int sys_set_child_subreaper(int on)
 	return prctl(PR_SET_CHILD_SUBREAPER, on, 0, 0, 0) < 0 ? -errno : 0;
 }
 
+int sys_is_child_subreaper(void)
+{
+	int on = 0;
+
+	return prctl(PR_GET_CHILD_SUBREAPER, &on, 0, 0, 0) < 0 ? -errno : on != 0;
+}
+
 int sys_set_ptracer_any(void)
 {
 	if (prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0) == 0)

@@ -17,6 +17,7 @@ int sys_sigwait(const sigset_t *set, int64_t timeout_ns, siginfo_t *info);
 /* prctl(2) wrappers. set_ptracer_any: 0 where there is no Yama, 1 when it took. */
 int sys_set_pdeathsig(int signo);
 int sys_set_child_subreaper(int on);
+int sys_is_child_subreaper(void);
 int sys_set_ptracer_any(void);
 /* process_vm_readv(2) of one piece. */
 ssize_t sys_process_vm_readv(pid_t pid, uint64_t address, void *into, size_t size);

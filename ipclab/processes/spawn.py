@@ -42,7 +42,7 @@ from typing import Any, Self
 
 from ipclab import _core
 from ipclab.errors import IpclabError, NoRoom, TimedOut, UsageError
-from ipclab.processes import _prctl, child, logs, procfs, registry
+from ipclab.processes import child, logs, procfs, registry
 from ipclab.processes.book import Book, Sink
 from ipclab.processes.guardian import Guardian
 from ipclab.processes.interrupts import Interrupts, whole
@@ -116,7 +116,7 @@ class Launcher:
         with contextlib.ExitStack() as undo:
             undo.callback(self._interrupts.restore)
             self._sigchld = _keep_zombies()
-            self._was_subreaper = _prctl.is_child_subreaper()
+            self._was_subreaper = _core.is_child_subreaper()
             undo.callback(self._undo_settings)
             _core.set_child_subreaper(True)
             self._strangers = set(procfs.children(self.pid))
