@@ -95,7 +95,7 @@ class ZmqEnd(End):
     def _make_sockets(self, depth: int) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
         zmq = self._zmq
         main = self._context.socket(zmq.PAIR)
-        main.setsockopt(zmq.LINGER, LINGER_MS)
+        main.setsockopt(zmq.LINGER, 0)  # `close` says how long; a connection that broke keeps this one, and must not
         for option in (zmq.SNDHWM, zmq.RCVHWM):
             main.setsockopt(option, max(1, depth))  # 0 would be: no limit
         main.setsockopt(zmq.MAXMSGSIZE, max(self._limit_bytes, _LEAST_MAXMSGSIZE))
