@@ -7,7 +7,7 @@
  *
  *   bytes  0..7   sequence
  *   bytes  8..15  length
- *   bytes 16..23  sum over all words of the payload behind it, plus sequence and length
+ *   bytes 16..23  sum over all words of the payload behind it (message.c), plus sequence and length
  *   bytes 24..    payload
  *
  * Below 24 bytes there is only the sequence number, cut to what fits: length is then what the receiver was given.

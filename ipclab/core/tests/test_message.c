@@ -61,6 +61,21 @@ static int truncation_and_swapped_words_are_seen(void)
 	return 0;
 }
 
+static int swapped_blocks_are_seen(void)
+{
+	static const size_t sizes[] = {8, 32, 64, 128, 256, 4096};
+	static unsigned char buffer[24 + 16384], block[4096];
+
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		message_fill(buffer, sizeof buffer);
+		memcpy(block, buffer + 24, sizes[i]);
+		memcpy(buffer + 24, buffer + 24 + 8192, sizes[i]);
+		memcpy(buffer + 24 + 8192, block, sizes[i]);
+		CHECK_EQ(message_check(buffer, sizeof buffer, 0), -EBADMSG);
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
@@ -68,6 +83,7 @@ int main(int argc, char **argv)
 		{"a_wrong_sequence_is_seen", a_wrong_sequence_is_seen},
 		{"every_flipped_byte_is_seen", every_flipped_byte_is_seen},
 		{"truncation_and_swapped_words_are_seen", truncation_and_swapped_words_are_seen},
+		{"swapped_blocks_are_seen", swapped_blocks_are_seen},
 		{NULL, NULL},
 	};
 
