@@ -65,10 +65,10 @@ class SideResult(msgspec.Struct, frozen=True, kw_only=True):
     """What one role did in the timed part; sent to the launcher over a pipe."""
 
     #: Receivers: first to last message verified. Ping: all of the loop.
-    duration_ns: int
+    duration_ns: int = 0
     #: Timed and verified. A receiver's `duration_ns` covers one interval less than it has messages where the clock
     #: starts at the first of them; the driver then says how many intervals by counting one message less.
-    messages: int
+    messages: int = 0
     #: (Lower bound in ns, count): ping and open-loop receivers.
     histogram: list[tuple[int, int]] | None = None
     #: The slowest, exact.

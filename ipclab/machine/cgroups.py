@@ -40,6 +40,23 @@ def pids_max(proc: Path = Path("/proc")) -> Quota:
     return _smallest(_levels(proc, "pids", "pids.max", "pids.max"), _read_count, "pids.max")
 
 
+def throttled_ns(proc: Path = Path("/proc")) -> int | None:
+    """How long our group, and those above it, have been kept from running for having used up their quota; the sum.
+
+    None: no level says so. It only grows; whoever wants to know about a stretch of time looks before and after.
+    """
+    found = [ns for path in _levels(proc, "cpu", "cpu.stat", "cpu.stat") if (ns := _read_throttled(path)) is not None]
+    return sum(found) if found else None
+
+
+def _read_throttled(path: Path) -> int | None:
+    words = _words(path)
+    values = dict(zip(words[::2], words[1::2], strict=False))
+    if "throttled_usec" in values:  # v2
+        return int(values["throttled_usec"]) * 1000
+    return int(values["throttled_time"]) if "throttled_time" in values else None
+
+
 def _smallest(files: Iterator[Path], read: Callable[[Path], float | None], looked_for: str) -> Quota:
     found = [Quota(value, str(path)) for path in files if (value := read(path)) is not None]
     return min(found, key=lambda quota: quota.value or 0.0, default=Quota(None, f"no limit in any {looked_for}"))
