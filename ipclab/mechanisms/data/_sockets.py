@@ -16,6 +16,7 @@ when that happens the message is put together and kept for the next call.
 from __future__ import annotations
 
 import errno
+import mmap
 import select
 import socket
 from pathlib import Path
@@ -99,7 +100,8 @@ class MessageEnd(End):
         self.limit_bytes = limit_bytes
         self.limit_source = limit_source
         self._peer: Peer | None = None
-        self._spill = bytearray(limit_bytes)  # pages nobody has written to cost nothing
+        # Anonymous memory: pages that nothing was ever spilt into do not exist. A bytearray would be zeroed, so filled.
+        self._spill = mmap.mmap(-1, limit_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._held: bytes | None = None
         #: How this end learnt that the other side is gone; empty before. The kernel says it once and forgets.
         self._gone = ""
@@ -153,6 +155,7 @@ class MessageEnd(End):
         if self._peer is not None:
             self._peer.close()
         self._sock.close()
+        self._spill.close()
 
     # --- what a kind may say differently ----------------------------------------------------------------------------
 
@@ -171,7 +174,7 @@ class MessageEnd(End):
 
     # --- shared parts -----------------------------------------------------------------------------------------------
 
-    def _recvmsg(self, parts: list[memoryview | bytearray], timeout_s: float | None) -> tuple[int, int]:
+    def _recvmsg(self, parts: list[Buffer], timeout_s: float | None) -> tuple[int, int]:
         """Scatter one message into the parts: its size and the message flags. What was sent comes before the end."""
         flags = 0 if timeout_s is None and self._peer is None and not self._gone else socket.MSG_DONTWAIT
         deadline: Deadline | None = None
@@ -198,7 +201,7 @@ class MessageEnd(End):
 
     def _joined(self, view: memoryview, size: int) -> bytes:
         """The message of `size` bytes that was scattered over `view` and the spill."""
-        return bytes(view[:size]) + bytes(memoryview(self._spill)[: max(0, size - len(view))])
+        return bytes(view[:size]) + self._spill[: max(0, size - len(view))]
 
     def _deliver(self, view: memoryview, size: int) -> int:
         """The message of `size` bytes has come into `view`, and beyond it into the spill."""
