@@ -55,6 +55,11 @@ def rows(
     return (*table, *(Row(case=refusal.case, refusal=refusal.reason) for refusal in refusals))
 
 
+def usable(sample: Sample) -> bool:
+    """Whether a sample counts."""
+    return sample.kept and sample.per_s > 0
+
+
 def merged(samples: Iterable[Sample]) -> dict[int, int]:
     """The histograms of samples, added: lower bound of a bucket in ns -> count."""
     total: Counter[int] = Counter()
@@ -128,9 +133,9 @@ def _case_rows(case: Case, samples: list[Sample], environment: Environment | Non
         ]
     clusters: dict[str, list[Sample]] = {}
     for sample in samples:
-        if sample.kept and sample.duration_ns > 0:
+        if usable(sample):
             clusters.setdefault(sample.cluster, []).append(sample)
-    dropped = [sample for sample in samples if not sample.kept or sample.duration_ns <= 0]
+    dropped = [sample for sample in samples if not usable(sample)]
     if not clusters:
         advice = f"none of {len(samples)} samples could be kept ({_reasons(dropped)}): {_cure(dropped)}"
         return [Row(case=case, samples_dropped=len(dropped), stable=False, advice=advice)]
