@@ -1,0 +1,181 @@
+"""The python driver: the same work through a mechanism's Python interface, as a careful program would do it.
+
+Methods are looked up once, buffers are made once, the garbage collector is off, messages are stamped and verified by
+one C call each. What the loop itself costs is measured too (overheads.py).
+
+A loop waits without time limits, because those make most mechanisms slower; so a timer signal ends it instead when the
+deadline has come or the other process has gone: every TICK_S its handler looks, and raises. Run it in the main thread.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ipclab.bench import links, loops
+from ipclab.bench.driver import Job, SideResult
+from ipclab.bench.lane import PairLane, Player, Turn, one_line
+from ipclab.bench.meeting import Meeting
+from ipclab.errors import IpclabError
+from ipclab.mechanisms.base import Bell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ipclab.mechanisms.base import End
+    from ipclab.records import Case
+
+#: Between two looks at the clock and at the other process while a loop runs. Chosen: five signals a second cost nothing
+#: that could be measured, and nobody waits long for a dead peer.
+TICK_S = 0.2
+
+#: What the kernel charges a receive buffer for a datagram beyond twice its bytes, at most.
+DATAGRAM_COST_BYTES = 2304
+
+PEER_LOST = "the other side has failed, or its process has ended"
+NOT_COUNTED = "Python's interface does not count them"
+
+
+class PythonDriver:
+    """Drives by End.send and End.recv_into, or Bell.ring and Bell.wait."""
+
+    name = "python"
+
+    def __init__(self, find: links.Find = links.find) -> None:
+        self._find = find
+
+    def cost_free_reason(self, case: Case) -> str | None:
+        """See Driver."""
+        return links.obstacle(self._find, case)
+
+    @contextmanager
+    def open(self, case: Case) -> Iterator[PythonLane]:
+        """The kernel objects of one pair."""
+        with Meeting() as meeting, links.open_medium(self._find(case.mechanism), case) as link:
+            yield PythonLane(link, meeting, case)
+
+
+class PythonLane(PairLane):
+    """One pair, driven by Python's loops."""
+
+    @contextmanager
+    def player(self, end: Any, pid: int, job: Job) -> Iterator[Player]:
+        """Loops over this end, with the garbage collector off and the timer on."""
+        window = None
+        if getattr(self._link, "lossy", False):
+            window = max(2, end.buffer_bytes // (2 * job.case.size_bytes + DATAGRAM_COST_BYTES))
+        collected = gc.isenabled()
+        gc.disable()
+        try:
+            with ticking(job.deadline_ns, self._meeting):
+                yield BellPlayer(end) if isinstance(end, Bell) else EndPlayer(end, window)
+        finally:
+            if collected:
+                gc.enable()
+
+
+class Stop(KeyboardInterrupt):
+    """Raised by the timer's handler in the middle of a loop. `reason` is empty when the deadline has come.
+
+    A KeyboardInterrupt, because posix_ipc loses whatever else a handler raises while it waits.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@contextmanager
+def ticking(deadline_ns: int, meeting: Meeting) -> Iterator[None]:
+    """Raise Stop in this block when the deadline has come, or when the other side has failed or died."""
+
+    def look(_signo: int, _frame: object) -> None:
+        if time.monotonic_ns() >= deadline_ns:
+            raise Stop
+        if meeting.broken():
+            raise Stop(PEER_LOST)
+
+    before = signal.signal(signal.SIGALRM, look)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class EndPlayer(Player):
+    """Loops over an End."""
+
+    def __init__(self, end: End, window: int | None) -> None:
+        self._end = end
+        self._window = window
+
+    def play(self, turn: Turn) -> SideResult:
+        """See Player."""
+        log = loops.Log(turn.first)
+        error = ""
+        try:
+            self._loop(turn, log)
+        except Stop as stop:
+            error = stop.reason
+        except (IpclabError, OSError, EOFError) as err:
+            error = one_line(err)
+        return _result(log, error, turn)
+
+    def _loop(self, turn: Turn, log: loops.Log) -> None:
+        end, size, first, count = self._end, turn.size_bytes, turn.first, turn.count
+        sends = turn.side == "a"
+        if turn.pattern == "pingpong":
+            if sends:
+                loops.ping(end, size, first, count, log)
+            else:
+                loops.pong(end, size, first, count, log)
+        elif turn.pattern == "openloop":
+            if sends:
+                loops.send_on_schedule(end, turn, log)
+            else:
+                loops.receive_on_schedule(end, turn, log)
+        elif self._window is not None:
+            one_way = loops.send_in_windows if sends else loops.receive_in_windows
+            one_way(end, size, first, count, log, self._window)
+        else:
+            (loops.send if sends else loops.receive)(end, size, first, count, log)
+
+
+class BellPlayer(Player):
+    """Ping-pong over a Bell."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+
+    def play(self, turn: Turn) -> SideResult:
+        """See Player."""
+        log = loops.Log(turn.first)
+        error = ""
+        try:
+            (loops.ring_first if turn.side == "a" else loops.ring_back)(self._bell, turn.count, log)
+        except Stop as stop:
+            error = stop.reason
+        except (IpclabError, OSError) as err:
+            error = one_line(err)
+        return _result(log, error, turn)
+
+
+def _result(log: loops.Log, error: str, turn: Turn) -> SideResult:
+    recorded = log.histogram if turn.measured and log.histogram.count else None
+    return SideResult(
+        duration_ns=log.duration_ns,
+        messages=log.messages,
+        histogram=recorded.buckets() if recorded else None,
+        max_ns=recorded.max if recorded else None,
+        system_calls_reason=NOT_COUNTED,
+        bad_sequence=log.bad_sequence,
+        error=error,
+    )
+
+
+DRIVER = PythonDriver()
