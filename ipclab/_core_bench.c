@@ -98,9 +98,8 @@ static int parse_fds(PyObject *tuple, int *fds)
 {
 	Py_ssize_t count = PyTuple_Size(tuple);
 
-	if (count < 0 || count > CARRIER_FDS) {
-		if (!PyErr_Occurred())
-			PyErr_Format(PyExc_ValueError, "a carrier has at most %d descriptors", CARRIER_FDS);
+	if (count > CARRIER_FDS) {
+		PyErr_Format(PyExc_ValueError, "a carrier has at most %d descriptors", CARRIER_FDS);
 		return -1;
 	}
 	for (Py_ssize_t i = 0; i < count; i++) {
@@ -164,7 +163,8 @@ static int Carrier_init(PyObject *object, PyObject *args, PyObject *names)
 	int fds[CARRIER_FDS], fd_count, rc = -1;
 	const char *kind;
 
-	if (!PyArg_ParseTupleAndKeywords(args, names, "sOOO", keywords, &kind, &tuple, &buffer, &mapping))
+	if (!PyArg_ParseTupleAndKeywords(args, names, "sO!OO", keywords, &kind, &PyTuple_Type, &tuple, &buffer,
+					 &mapping))
 		return -1;
 	if (self->carrier || self->busy) {
 		PyErr_SetString(PyExc_RuntimeError, "this Carrier is open already");
