@@ -16,6 +16,7 @@ import re
 import signal
 import socket
 import sys
+import traceback
 from collections import Counter
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -85,10 +86,10 @@ def between_any_two_instructions(stage: Stage) -> None:
     worker = stage.spawn("worker", work, trace_w, letterbox)
     stage.release()
     os.read(trace_r, 1)  # now its handlers stand
-    trace = ""
+    trace, outermost = "", f"in {traceback.extract_stack()[0].name}\n"
     for poke in range(POKES):
         worker.signal(signal.SIGUSR1)
-        while trace.count("in <module>\n") <= poke:  # the outermost frame is written last
+        while trace.count(outermost) <= poke:  # the frame that is written last, and once
             trace += os.read(trace_r, 4096).decode()
     lines = Counter(re.findall(r"line (\d+) in work", trace))
     worker.signal(signal.SIGTERM)
@@ -107,7 +108,6 @@ def work(trace: int, letterbox: socket.socket) -> None:
         b = a * 3 % 1001
         x = x * 1.0001 + b
         x %= 97.0
-        b ^= a
 
 
 def sigio_and_mq_notify(stage: Stage) -> None:
