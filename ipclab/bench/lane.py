@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 #: From the last meeting before a schedule to its first message.
 LEAD_NS = 2_000_000
+#: How much longer side a waits than side b, which is to be the first to say what has not come: it knows the number, and
+#: notices a deadline a timer's tick late.
+PATIENCE_NS = 500_000_000
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +93,7 @@ class PairLane(ABC):
                 warm = named(player.play(_turn(side, job, 0, job.warm_up)), side, 0, job.warm_up)
                 if warm.error:
                     return warm
-            start_ns = meeting.agree_on_start(job.deadline_ns, LEAD_NS)
+            start_ns = meeting.agree_on_start(_until_ns(side, job), LEAD_NS)
             turn = _turn(side, job, job.warm_up, job.messages, measured=True)
             if job.start_ns is not None:
                 start_ns = max(start_ns, job.start_ns)
@@ -104,13 +107,17 @@ class PairLane(ABC):
     def _confirmed(self, result: SideResult, turn: Turn, job: Job) -> SideResult:
         """The last meeting."""
         try:
-            self._meeting.meet(job.deadline_ns)
+            self._meeting.meet(turn.deadline_ns)
         except IpclabError as err:
             what = "all messages have left, but the other side has not confirmed them"
             return msgspec.structs.replace(result, error=f"{what}: {one_line(err)}")
         if turn.pattern == "throughput" and turn.side == "b":  # its clock starts with the first message
             return msgspec.structs.replace(result, messages=max(1, result.messages - 1))
         return result
+
+
+def _until_ns(side: Side, job: Job) -> int:
+    return job.deadline_ns + (PATIENCE_NS if side == "a" else 0)
 
 
 def _turn(side: Side, job: Job, first: int, count: int, *, measured: bool = False) -> Turn:
@@ -121,7 +128,7 @@ def _turn(side: Side, job: Job, first: int, count: int, *, measured: bool = Fals
         size_bytes=job.case.size_bytes,
         first=first,
         count=count,
-        deadline_ns=job.deadline_ns,
+        deadline_ns=_until_ns(side, job),
         interval_ns=job.interval_ns or 0,
         together=len(set(job.case.cpus)) == 1,
         measured=measured,
