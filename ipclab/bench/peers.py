@@ -30,7 +30,7 @@ from ipclab.mechanisms.base import End, Link, other
 from ipclab.processes import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
@@ -205,6 +205,21 @@ class FasterFifoEnd(ObjectEnd):
         """The memory goes with the process."""
 
 
+@contextlib.contextmanager
+def _own_heap() -> Iterator[None]:
+    """multiprocessing takes shared memory from one heap that it never gives back; inside this block from another one,
+    which goes with what was taken from it."""
+    from multiprocessing import heap
+
+    wrapper: Any = heap.BufferWrapper
+    before = wrapper._heap
+    wrapper._heap = heap.Heap()
+    try:
+        yield
+    finally:
+        wrapper._heap = before
+
+
 class FasterFifoLink(Link):
     """Two faster_fifo.Queue with room for `depth` messages and what pickling adds."""
 
@@ -215,7 +230,8 @@ class FasterFifoLink(Link):
 
         self.depth = depth
         self.capacity_bytes = depth * (message_bytes + 64)
-        self._queues = Queue(self.capacity_bytes), Queue(self.capacity_bytes)
+        with _own_heap():
+            self._queues: tuple[Any, ...] = Queue(self.capacity_bytes), Queue(self.capacity_bytes)
 
     @classmethod
     def open(cls, *, message_bytes: int = 65536, depth: int = 8) -> Self:
@@ -228,6 +244,7 @@ class FasterFifoLink(Link):
     def close(self) -> None:
         for queue in self._queues:
             queue.close()
+        self._queues = ()
 
 
 # --- iceoryx2 ---------------------------------------------------------------------------------------------------------
