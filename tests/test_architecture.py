@@ -48,6 +48,9 @@ VIEWS_MAY_IMPORT = {"views", "records", "errors"}
 LONGEST_FILE = 450
 LONG_FILES: dict[str, str] = {
     "ipclab/_core.c": "the binding: one short function per call of the core, and their table; none knows another",
+    "ipclab/_core_bench.c": "the binding of the bench's half of the core, in the same form",
+    "ipclab/processes/spawn.py": "who forks and who reaps, under one lock; each half would need the other",
+    "ipclab/core/ring.c": "the protocol of ring.h from beginning to end: put, get, wait, die",
 }
 #: Longest demo, in lines: it is read whole, by a newcomer. (Under 150.)
 LONGEST_DEMO = 149
@@ -360,10 +363,11 @@ def test_every_c_file_opens_with_what_it_is(path: Path) -> None:
 
 
 def test_files_stay_readable() -> None:
-    lengths = {short(path): len(path.read_text(encoding="utf-8").splitlines()) for path in [*PACKAGE_FILES, *C_FILES]}
+    read = [*PACKAGE_FILES, *(path for path in C_FILES if "tests" not in path.parts)]
+    lengths = {short(path): len(path.read_text(encoding="utf-8").splitlines()) for path in read}
     long = {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE and name not in LONG_FILES}
     assert long == {}, f"split them, or give the reason in LONG_FILES (over {LONGEST_FILE} lines)"
-    stale = [name for name in LONG_FILES if lengths.get(name, 0) <= LONGEST_FILE]
+    stale = [name for name in LONG_FILES if lengths.get(name, 0) <= LONGEST_FILE - 50]
     assert stale == [], "no longer long: take them out of LONG_FILES"
 
 
