@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import signal
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from multiprocessing import shared_memory
 from typing import Any
@@ -139,7 +141,7 @@ class ShmSemaphorePeer:
         _core.message_fill(message)
         for sequence in range(count):
             stamp(message, sequence)
-            wait()
+            wait(60)
             slots[sequence % SLOTS][:] = message
             post()
 
@@ -148,7 +150,7 @@ class ShmSemaphorePeer:
         slots = [self.memory.buf[i * self.size : (i + 1) * self.size] for i in range(SLOTS)]
         buffer = bytearray(self.size)
         for sequence in range(count):
-            wait()
+            wait(60)
             buffer[:] = slots[sequence % SLOTS]
             post()
             if not check(buffer, sequence):
@@ -172,14 +174,31 @@ def in_child(cpu: int, work: Callable[[], None]) -> int:
         return pid
     code = 1
     try:
-        _core.set_pdeathsig(9)
+        _core.set_pdeathsig(signal.SIGKILL)
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {allowed[cpu % len(allowed)]})
         gc.disable()
         work()
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def end_all(pids: list[int]) -> bool:
+    """Wait for all children; when one fails the others are killed. Whether all succeeded."""
+    failed = False
+    while pids:
+        pid, status = os.wait()
+        if pid not in pids:
+            continue  # a helper process of multiprocessing
+        pids.remove(pid)
+        if status and not failed:
+            failed = True
+            for other in pids:
+                os.kill(other, signal.SIGKILL)
+    return not failed
 
 
 def sample_ns(kind: type[Peer], size: int, count: int) -> int:
@@ -200,12 +219,11 @@ def sample_ns(kind: type[Peer], size: int, count: int) -> int:
 
     pids = [in_child(1, receive), in_child(0, send)]
     os.close(result_write)
+    succeeded = end_all(pids)
     answer = os.read(result_read, 100)
-    for pid in pids:
-        os.waitpid(pid, 0)
     os.close(result_read)
     peer.close()
-    if not answer:
+    if not succeeded:
         raise SystemExit(f"{kind.name} failed")
     return int(answer)
 
