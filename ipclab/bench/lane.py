@@ -70,13 +70,25 @@ class PairLane(ABC):
         self.depth, self.buffers = links.granted(link, case)
 
     @abstractmethod
-    def player(self, end: Any, pid: int, job: Job) -> AbstractContextManager[Player]:
-        """This side, with the process on the other side known."""
+    def player(self, end: Any, pids: tuple[int, ...], job: Job) -> AbstractContextManager[Player]:
+        """This side, with the processes of the others known."""
+
+    def take(self, side: Side) -> AbstractContextManager[Any]:
+        """This process's end."""
+        return self._link.take(side)
+
+    def place(self, side: Side, job: Job) -> int:
+        """Which of those who meet this process is, from 0 on."""
+        return int(side == "b")
+
+    def share(self, side: Side, job: Job, count: int) -> int:
+        """How many messages this process moves when each producer sends so many."""
+        return count
 
     def run(self, side: Side, job: Job) -> SideResult:
         """See driver.Lane."""
         try:
-            with self._link.take(side) as end:
+            with self.take(side) as end:
                 result = self._run(end, side, job)
                 if result.error:
                     self._meeting.fail()  # before the end is closed: who meets that end must know why
@@ -87,21 +99,23 @@ class PairLane(ABC):
 
     def _run(self, end: Any, side: Side, job: Job) -> SideResult:
         meeting = self._meeting
-        pid = meeting.join(side, job.deadline_ns)
-        with self.player(end, pid, job) as player:
+        pids = meeting.join(self.place(side, job), job.deadline_ns)
+        with self.player(end, pids, job) as player:
             if job.warm_up:
-                warm = named(player.play(_turn(side, job, 0, job.warm_up)), side, 0, job.warm_up)
+                count = self.share(side, job, job.warm_up)
+                warm = named(player.play(_turn(side, job, 0, count)), side, 0, count)
                 if warm.error:
                     return warm
             start_ns = meeting.agree_on_start(_until_ns(side, job), LEAD_NS)
-            turn = _turn(side, job, job.warm_up, job.messages, measured=True)
+            count = self.share(side, job, job.messages)
+            turn = _turn(side, job, job.warm_up, count, measured=True)
             if job.start_ns is not None:
                 start_ns = max(start_ns, job.start_ns)
             turn = msgspec.structs.replace(turn, start_ns=start_ns)
             job.meter.start()
             result = player.play(turn)
             job.meter.stop()
-            result = named(result, side, job.warm_up, job.messages)
+            result = named(result, side, job.warm_up, count)
             return result if result.error else self._confirmed(result, turn, job)
 
     def _confirmed(self, result: SideResult, turn: Turn, job: Job) -> SideResult:

@@ -1,7 +1,7 @@
-"""Where the two roles of a lane meet: a page of memory that both inherit.
+"""Where the roles of a lane meet: a page of memory that all inherit. As a rule they are two; of a fan they are more.
 
-They meet three times: when each has taken its side (so that it can watch the other's process), when both have warmed
-up, and when both are done. It is a barrier in shared memory (core/sync.h), which costs nothing between the meetings:
+They meet three times: when each has taken its side (so that it can watch the others), when all have warmed up, and
+when all are done. It is a barrier in shared memory (core/sync.h), which costs nothing between the meetings:
 no descriptor, no thread, no system call in the loop that is measured.
 
 A role that fails breaks the barrier, so that the other one does not wait for it; a role that was killed cannot, so
@@ -18,46 +18,48 @@ from typing import TYPE_CHECKING, Self
 
 from ipclab import _core
 from ipclab.errors import PeerGone, TimedOut
-from ipclab.mechanisms.base import Peer, other
+from ipclab.mechanisms.base import Peer
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from ipclab.mechanisms.base import Side
 
 #: Between two looks whether the other process still lives.
 WAIT_S = 0.1
 
 _BARRIER = 0
-_PID = {"a": _core.BARRIER_SIZE, "b": _core.BARRIER_SIZE + 8}
-_START = _core.BARRIER_SIZE + 16
-_FAILED = _core.BARRIER_SIZE + 24
+_START = _core.BARRIER_SIZE
+_FAILED = _core.BARRIER_SIZE + 8
+#: From here on one word for each role: its pid.
+_PIDS = _core.BARRIER_SIZE + 16
 
 
 class Meeting:
     """The page. Made before the fork; each role calls `join` first."""
 
-    def __init__(self) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+    def __init__(self, parties: int = 2) -> None:
+        self.parties = parties
+        self._page = mmap.mmap(-1, _PIDS + 8 * parties)
         self._words = memoryview(self._page).cast("q")
-        _core.barrier_init(self._page, _BARRIER, 2)
-        self._side: Side = "a"
-        self._peer: Peer | None = None
+        _core.barrier_init(self._page, _BARRIER, parties)
+        self._place = 0
+        self._peers: list[Peer] = []
 
-    def join(self, side: Side, deadline_ns: int) -> int:
-        """Say who we are and wait for the other one; its pid. Raises PeerGone, TimedOut."""
-        self._side = side
-        self._words[_PID[side] // 8] = os.getpid()
+    def join(self, place: int, deadline_ns: int) -> tuple[int, ...]:
+        """Say that this process is the one of that number, and wait for all; the others' pids. Raises PeerGone,
+        TimedOut."""
+        first = _PIDS // 8
+        self._place = place
+        self._words[first + place] = os.getpid()
         self.meet(deadline_ns)
-        pid = self._words[_PID[other(side)] // 8]
-        self._peer = Peer(pid)
-        return pid
+        pids = tuple(self._words[first + each] for each in range(self.parties) if each != place)
+        self._peers = [Peer(pid) for pid in pids]
+        return pids
 
     def meet(self, deadline_ns: int) -> None:
         """Wait until the other one has come to the same point. Raises PeerGone, TimedOut."""
         while True:
             left_ns = deadline_ns - time.monotonic_ns()
-            gone = self._peer is not None and self._peer.gone()
+            gone = self._any_gone()
             try:
                 _core.barrier_wait(self._page, _BARRIER, max(0, min(left_ns, int(WAIT_S * 1e9))))
                 return
@@ -78,11 +80,14 @@ class Meeting:
 
     def broken(self) -> bool:
         """Whether the other side has failed or died; never blocks."""
-        return bool(self._words[_FAILED // 8]) or (self._peer is not None and self._peer.gone())
+        return bool(self._words[_FAILED // 8]) or self._any_gone()
+
+    def _any_gone(self) -> bool:
+        return any(peer.gone() for peer in self._peers)
 
     def agree_on_start(self, deadline_ns: int, from_now_ns: int) -> int:
-        """Meet, and return the moment that side a has proposed: the same on both sides."""
-        if self._side == "a":
+        """Meet, and return the moment that the first role has proposed: the same for all."""
+        if self._place == 0:
             self._words[_START // 8] = time.monotonic_ns() + from_now_ns
         self.meet(deadline_ns)
         return self._words[_START // 8]
@@ -97,8 +102,8 @@ class Meeting:
 
     def close(self) -> None:
         """Give back what this process holds. Twice is allowed."""
-        if self._peer is not None:
-            self._peer.close()
+        for peer in self._peers:
+            peer.close()
         self._words.release()
         if not self._page.closed:
             self._page.close()

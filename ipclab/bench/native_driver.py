@@ -52,9 +52,9 @@ class NativeLane(PairLane):
     """One pair, driven by the C core."""
 
     @contextmanager
-    def player(self, end: Any, pid: int, job: Job) -> Iterator[NativePlayer]:
+    def player(self, end: Any, pids: tuple[int, ...], job: Job) -> Iterator[NativePlayer]:
         """A carrier over this end, closed before it."""
-        end.watch(pid)
+        end.watch(*pids)
         carrier = _core.Carrier(*end.native())
         try:
             yield NativePlayer(carrier)

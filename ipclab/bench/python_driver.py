@@ -66,7 +66,7 @@ class PythonLane(PairLane):
     """One pair, driven by Python's loops."""
 
     @contextmanager
-    def player(self, end: Any, pid: int, job: Job) -> Iterator[Player]:
+    def player(self, end: Any, pids: tuple[int, ...], job: Job) -> Iterator[Player]:
         """Loops over this end, with the garbage collector off."""
         window = None
         if getattr(self._link, "lossy", False):

@@ -197,7 +197,7 @@ def test_the_timer_ends_what_waits_in_posix_ipc() -> None:
 
 def test_who_meets_nobody_is_told_so_at_the_deadline() -> None:
     with meeting.Meeting() as page, pytest.raises(TimedOut):
-        page.join("a", time.monotonic_ns())
+        page.join(0, time.monotonic_ns())
 
 
 def test_who_has_failed_is_not_waited_for() -> None:
@@ -205,7 +205,7 @@ def test_who_has_failed_is_not_waited_for() -> None:
         page.fail()
         assert page.broken()
         with pytest.raises(PeerGone):
-            page.join("a", time.monotonic_ns() + 60 * 10**9)
+            page.join(0, time.monotonic_ns() + 60 * 10**9)
 
 
 # --- what it costs ----------------------------------------------------------------------------------------------------
