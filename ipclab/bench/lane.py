@@ -66,6 +66,7 @@ class PairLane(ABC):
     def __init__(self, link: Link | PingPong, meeting: Meeting, case: Case) -> None:
         self._link = link
         self._meeting = meeting
+        self._case = case
         self.depth: int | None
         self.depth, self.buffers = links.granted(link, case)
 
@@ -95,7 +96,10 @@ class PairLane(ABC):
                 return result
         except (IpclabError, OSError) as err:
             self._meeting.fail()
-            return SideResult(duration_ns=0, messages=0, error=one_line(err))
+            return SideResult(error=one_line(err))
+        except BaseException:
+            self._meeting.fail()
+            raise
 
     def _run(self, end: Any, side: Side, job: Job) -> SideResult:
         meeting = self._meeting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from ipclab.bench import fan
 from ipclab.errors import IpclabError, Unavailable
 from ipclab.mechanisms import load
 from ipclab.mechanisms.base import Link, PingPong
@@ -90,8 +91,8 @@ def obstacle(find_medium: Find, case: Case, *, native: bool = False) -> str | No
     """Why the case cannot be set up here, found by setting it up; None: it can. Leaves nothing behind."""
     try:
         medium = find_medium(case.mechanism)
-        if (case.producers, case.consumers) != (1, 1):
-            return f"{case.mechanism}: a lane has one producer and one consumer"
+        if (case.producers, case.consumers) != (1, 1) and (reason := fan.obstacle(case)) is not None:
+            return reason
         if issubclass(medium, PingPong) and case.pattern != "pingpong":
             return f"{case.mechanism} carries no data: ping-pong is all one can play with it"
         if issubclass(medium, Link) and case.size_bytes < 1:

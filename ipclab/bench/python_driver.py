@@ -22,8 +22,8 @@ from ipclab.bench import links, loops
 from ipclab.bench.driver import Job, SideResult
 from ipclab.bench.lane import PairLane, Player, Turn, one_line
 from ipclab.bench.meeting import Meeting
-from ipclab.errors import IpclabError
-from ipclab.mechanisms.base import Bell, End
+from ipclab.errors import IpclabError, Unavailable
+from ipclab.mechanisms.base import Bell, End, Link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,10 +56,28 @@ class PythonDriver:
         return links.obstacle(self._find, case)
 
     @contextmanager
-    def open(self, case: Case) -> Iterator[PythonLane]:
-        """The kernel objects of one pair."""
+    def open(self, case: Case) -> Iterator[PairLane]:
+        """The kernel objects of one pair, or of one fan."""
+        if (case.producers, case.consumers) != (1, 1):
+            with self._open_fan(case) as lane:
+                yield lane
+            return
         with Meeting() as meeting, links.open_medium(self._find(case.mechanism), case) as link:
             yield PythonLane(link, meeting, case)
+
+    @contextmanager
+    def _open_fan(self, case: Case) -> Iterator[PairLane]:
+        from ipclab.bench.fan_lane import FanLane
+
+        with Meeting(case.producers + case.consumers) as meeting:
+            with links.open_medium(self._find(case.mechanism), case) as link:
+                if not isinstance(link, Link):
+                    raise Unavailable(f"{case.mechanism} carries no data")
+                lane = FanLane(link, meeting, case)
+                try:
+                    yield lane
+                finally:
+                    lane.close()
 
 
 class PythonLane(PairLane):
@@ -71,13 +89,20 @@ class PythonLane(PairLane):
         window = None
         if getattr(self._link, "lossy", False):
             window = max(2, end.buffer_bytes // (2 * job.case.size_bytes + DATAGRAM_COST_BYTES))
-        collected = gc.isenabled()
-        gc.disable()
-        try:
+        with collector_off():
             yield PythonPlayer(end, self._meeting, window)
-        finally:
-            if collected:
-                gc.enable()
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """No garbage collection in this block: a look at all objects would be charged to whichever message meets it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class Stop(KeyboardInterrupt):
