@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ipclab.bench import calibrate, clusters, environment, overheads, plan, sample, statistics
+from ipclab.bench import calibrate, clusters, environment, explain, overheads, plan, sample, statistics
 from ipclab.errors import IpclabError, UsageError
 from ipclab.machine import facts
 from ipclab.records import Case, Environment, Options, Placement, Refusal, Run, Sample
@@ -109,6 +109,7 @@ def run(
     refused = (*refusals, *(Refusal(case=one.case, reason=one.refusal) for one in measured.courses if one.refusal))
     done = tuple(one.case for one in measured.courses if not one.refusal)
     samples = _judge(each for one in measured.courses for each in one.samples)
+    rows = statistics.rows(done, samples, refused, during)
     return Run(
         run_id=f"{started:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}",
         started_at=started.isoformat(timespec="seconds"),
@@ -121,7 +122,8 @@ def run(
         cases=done,
         refusals=refused,
         samples=samples,
-        rows=statistics.rows(done, samples, refused, during),
+        rows=rows,
+        explanation=explain.sentences(rows),
         notes=(*measured.notes, *_notes(during, done, samples, interrupted=interrupted)),
         overheads=measured.overheads,
         interrupted=interrupted,
