@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import NamedTuple, cast, get_args
 
-from ipclab.bench import environment, topology
+from ipclab.bench import environment, links, topology
 from ipclab.bench.driver import Driver
 from ipclab.errors import IpclabError, UsageError
 from ipclab.mechanisms import CATALOGUE, load
@@ -31,8 +31,6 @@ _SHARED_ENDS = frozenset({"pipe", "fifo", "posix-mq", "sysv-mq", "unix-datagram"
 _SHARED_ENDS_PEERS = frozenset({"mp-queue", "mp-simplequeue", "faster-fifo"})
 _ATOMIC_UP_TO = {"pipe": 4096, "fifo": 4096}
 _LARGEST_BYTES = 1 << 30
-#: The room both directions take in the kernel object, when the case does not say.
-_DEFAULT_DEPTH = 8
 
 
 class _Kind(NamedTuple):
@@ -40,7 +38,6 @@ class _Kind(NamedTuple):
 
     carries_data: bool
     takes_turns: bool
-    lossy: bool
 
 
 @functools.cache
@@ -201,8 +198,6 @@ def _obstacle(case: Case, options: Options) -> str | None:
         if case.pattern != "pingpong":
             alone = asked_for and "pingpong" not in options.patterns
             return "it carries no data: --pattern pingpong is what it can do" if alone else ""
-    if kind.lossy and case.pattern == "throughput":
-        return "the kernel drops what is sent faster than it is read: measure it with --pattern pingpong or openloop"
     return _fan_obstacle(case) or _room_obstacle(case) or driver(case.driver).cost_free_reason(case)
 
 
@@ -226,7 +221,7 @@ def _room_obstacle(case: Case) -> str | None:
     if case.mechanism not in IN_DEV_SHM:
         return None
     free = environment.dev_shm_free()
-    needed = 2 * case.pairs * (case.depth or _DEFAULT_DEPTH) * case.size_bytes
+    needed = 2 * case.pairs * (case.depth or links.default_depth(case.size_bytes)) * case.size_bytes
     if free is None or needed <= free:
         return None
     return f"needs {needed >> 20} MB of /dev/shm, where {free >> 20} are free: a smaller --size, --depth or --pairs"
@@ -235,7 +230,6 @@ def _room_obstacle(case: Case) -> str | None:
 @functools.cache
 def _kind(mechanism: str) -> _Kind:
     if mechanism in peers():
-        return _Kind(carries_data=True, takes_turns=True, lossy=False)
+        return _Kind(carries_data=True, takes_turns=True)
     module = load(mechanism)
-    lossy = module.LINK is not None and module.LINK.lossy
-    return _Kind(module.LINK is not None, hasattr(module, "PING_PONG"), lossy)
+    return _Kind(module.LINK is not None, hasattr(module, "PING_PONG"))
