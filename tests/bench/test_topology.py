@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,12 @@ def machine(root: Path, cores: int, sockets: int = 2) -> Path:
 def test_each_placement(
     name: PlacementName, cpus: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(topology.os, "sched_getaffinity", lambda _pid: set(range(16)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(16)))
     assert topology.resolve(name, 1, 1, sys=machine(tmp_path, 8)).cpus == cpus
 
 
 def test_pairs_take_cpus_of_their_own_as_long_as_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topology.os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3})
     found = topology.resolve("smt", 1, 1, 3, sys=machine(tmp_path, 8))
     assert found.cpus == (0, 1, 2, 3, 0, 1)
     with pytest.raises(Unavailable, match="two sockets"):
