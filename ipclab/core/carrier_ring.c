@@ -2,9 +2,8 @@
  * carrier_ring.c: the ring (ring.h), one for each direction, by handles of the carrier's own.
  *
  * How it waits is the ring's policy: spin, then sleep. `spin_ns` sets how long at first (the ring starts with none in a
- * process that may run on one CPU only, as every pinned one does, though its peer runs on another). `spin_only` never
- * sleeps: the price is a CPU, the gain is what a cache line costs and no more. While it spins it asks for the line where
- * the next record will be, too: so that line comes together with `tail`, not after it.
+ * process that may run on one CPU only, as every pinned one does, though its peer runs on another). `spin_only`, which
+ * both sides must be, never sleeps: the price is a CPU, the gain is what the cache lines cost and no more.
  */
 #define _GNU_SOURCE
 #include "carrier.h"
@@ -13,10 +12,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "barrier.h"
 #include "ring.h"
 #include "sys.h"
 
 #define SPIN_NS 50000 /* as ring.c begins where there is more than one CPU */
+#define SPINS_PER_LOOK 1024
 
 struct ring_carrier {
 	struct carrier base;
@@ -66,13 +67,28 @@ static int interrupted(struct ring_carrier *self, struct ring *ring, enum ring_s
 	return -EINTR;
 }
 
-static int wait_for(struct ring_carrier *self, struct ring *ring, enum ring_side side, size_t size)
+/* Spins on `word`, which the other side writes, while it is `old`. 0: look again; -EINTR, -EAGAIN. */
+static int spin_on(struct ring_carrier *self, struct ring *ring, enum ring_side side, _Atomic uint64_t *word, uint64_t old)
 {
-	if (!self->spin_only)
-		return ring_wait(ring, side, size, -1);
+	for (int spins = 0; spins < SPINS_PER_LOOK; spins++) {
+		if (load_acquire(word) != old)
+			return 0;
+		cpu_relax(); /* measured: without it, or with more, the writer gets the line later */
+	}
 	if (*self->base.ticked)
 		return interrupted(self, ring, side);
 	return self->base.hurry ? -EAGAIN : 0;
+}
+
+static int spin_send(struct ring_carrier *self, const void *message, size_t size)
+{
+	struct ring *out = &self->out;
+	int rc;
+
+	while ((rc = ring_put_sleepless(out, message, size)) == -EAGAIN)
+		if ((rc = spin_on(self, out, RING_PRODUCER, &out->shared->head, out->cached_head)) < 0)
+			return rc;
+	return rc;
 }
 
 static int ring_send(struct carrier *carrier, void *message, size_t size)
@@ -80,30 +96,46 @@ static int ring_send(struct carrier *carrier, void *message, size_t size)
 	struct ring_carrier *self = (struct ring_carrier *)carrier;
 	int rc;
 
+	if (self->spin_only)
+		return spin_send(self, message, size);
 	while ((rc = ring_put(&self->out, message, size)) == -EAGAIN)
-		if ((rc = wait_for(self, &self->out, RING_PRODUCER, size)) < 0)
+		if ((rc = ring_wait(&self->out, RING_PRODUCER, size, -1)) < 0)
 			return rc;
 	return rc;
+}
+
+static int wait_for_message(struct ring_carrier *self)
+{
+	struct ring *in = &self->in;
+
+	if (self->spin_only)
+		return spin_on(self, in, RING_CONSUMER, &in->shared->tail, in->cached_tail);
+	return ring_wait(in, RING_CONSUMER, 0, -1);
+}
+
+static void consume(struct ring_carrier *self)
+{
+	if (self->spin_only)
+		ring_consume_sleepless(&self->in);
+	else
+		ring_consume(&self->in);
 }
 
 static ssize_t ring_receive(struct carrier *carrier, void *room, size_t size, const void **message)
 {
 	struct ring_carrier *self = (struct ring_carrier *)carrier;
-	struct ring *in = &self->in;
 	ssize_t got;
 	int rc;
 
-	while ((got = ring_peek(in, message)) == -EAGAIN) {
-		__builtin_prefetch(in->data + in->head_at);
-		if ((rc = wait_for(self, in, RING_CONSUMER, 0)) < 0)
+	while ((got = ring_peek(&self->in, message)) == -EAGAIN)
+		if ((rc = wait_for_message(self)) < 0)
 			return rc;
-	}
 	if (got < 0 || self->in_place)
 		return got;
 	if ((size_t)got > size + CARRIER_MARGIN)
 		return -EBADMSG;
 	memcpy(room, *message, (size_t)got);
-	ring_consume(in);
+	consume(self);
 	*message = room;
 	return got;
 }
@@ -113,7 +145,7 @@ static void ring_release(struct carrier *carrier)
 	struct ring_carrier *self = (struct ring_carrier *)carrier;
 
 	if (self->in_place)
-		ring_consume(&self->in);
+		consume(self);
 }
 
 static void ring_count(struct carrier *carrier)

@@ -263,7 +263,8 @@ static uint64_t advance(uint64_t at, uint64_t by, uint64_t size)
 	return at >= size ? at - size : at;
 }
 
-int ring_put(struct ring *ring, const void *message, size_t size)
+/* Writes a record behind tail, which is not moved yet: *new_tail is where it goes. */
+static inline int write_record(struct ring *ring, const void *message, size_t size, uint64_t *new_tail)
 {
 	struct ring_shared *shared = ring->shared;
 	uint64_t tail, need = record_bytes(size), length = size;
@@ -284,10 +285,31 @@ int ring_put(struct ring *ring, const void *message, size_t size)
 	memcpy(record + RECORD_HEADER_BYTES, message, size);
 	ring->tail_at = advance(ring->tail_at, need, ring->data_bytes);
 	ring->put_count++;
-	/* So that the consumer sees the record before tail, and that we see it asleep if it did not see tail. */
-	store_seq_cst(&shared->tail, tail + need);
-	ring->side[RING_PRODUCER].wake_count += (uint64_t)note_poke(&shared->side[RING_CONSUMER].note);
+	*new_tail = tail + need;
 	return 0;
+}
+
+int ring_put(struct ring *ring, const void *message, size_t size)
+{
+	uint64_t tail;
+	int rc = write_record(ring, message, size, &tail);
+
+	if (rc < 0)
+		return rc;
+	/* So that the consumer sees the record before tail, and that we see it asleep if it did not see tail. */
+	store_seq_cst(&ring->shared->tail, tail);
+	ring->side[RING_PRODUCER].wake_count += (uint64_t)note_poke(&ring->shared->side[RING_CONSUMER].note);
+	return 0;
+}
+
+int ring_put_sleepless(struct ring *ring, const void *message, size_t size)
+{
+	uint64_t tail;
+	int rc = write_record(ring, message, size, &tail);
+
+	if (rc == 0)
+		store_release(&ring->shared->tail, tail); /* nobody sleeps, so nobody is looked for */
+	return rc;
 }
 
 ssize_t ring_peek(struct ring *ring, const void **message)
@@ -313,20 +335,32 @@ ssize_t ring_peek(struct ring *ring, const void **message)
 	return (ssize_t)length;
 }
 
-void ring_consume(struct ring *ring)
+/* Steps over the record at head, which is not moved yet; where it goes, or where it is when the record is spoilt. */
+static inline uint64_t step_over(struct ring *ring)
 {
-	struct ring_shared *shared = ring->shared;
-	uint64_t head = load_relaxed(&shared->head), length, took;
+	uint64_t head = load_relaxed(&ring->shared->head), length, took;
 
 	memcpy(&length, ring->data + ring->head_at, sizeof length);
 	took = record_bytes(length);
 	if (length > ring->capacity || took > ring->cached_tail - head)
-		return; /* spoilt since the peek; the next peek says so */
+		return head; /* spoilt since the peek; the next peek says so */
 	ring->head_at = advance(ring->head_at, took, ring->data_bytes);
 	ring->get_count++;
+	return head + took;
+}
+
+void ring_consume(struct ring *ring)
+{
+	uint64_t head = step_over(ring);
+
 	/* So that our reads are done before the producer sees room, and that we see it asleep if it did not see head. */
-	store_seq_cst(&shared->head, head + took);
-	ring->side[RING_CONSUMER].wake_count += (uint64_t)note_poke(&shared->side[RING_PRODUCER].note);
+	store_seq_cst(&ring->shared->head, head);
+	ring->side[RING_CONSUMER].wake_count += (uint64_t)note_poke(&ring->shared->side[RING_PRODUCER].note);
+}
+
+void ring_consume_sleepless(struct ring *ring)
+{
+	store_release(&ring->shared->head, step_over(ring));
 }
 
 /* --- waiting --- */

@@ -230,8 +230,8 @@ static inline int link_make(struct link *link, const char *what)
 		return link_sysv(link, 1);
 	else if (strcmp(what, "slots") == 0 || strcmp(what, "slots in place") == 0)
 		link_slots(link);
-	else if (strcmp(what, "ring") == 0 || strcmp(what, "ring in place") == 0)
-		link_rings(link);
+	else if (strncmp(what, "ring", 4) == 0)
+		link_rings(link), link->kind = "ring";
 	else if (strcmp(what, "eventfd") == 0)
 		link_eventfds(link);
 	else if (strcmp(what, "futex") == 0)
@@ -248,6 +248,10 @@ static inline int link_make(struct link *link, const char *what)
 		link->kind = link->has_rings ? "ring" : "slots";
 		for (int side = 0; side < 2; side++)
 			link_number(link, side, "in_place", 1);
+	}
+	if (strstr(what, " spinning")) {
+		for (int side = 0; side < 2; side++)
+			link_number(link, side, "spin_only", 1);
 	}
 	return 0;
 }
@@ -315,7 +319,7 @@ static inline void link_drop(struct link *link)
 
 static const char *const all_links[] = {
 	"stream",   "stream socket", "vmsplice",       "datagram", "seqpacket",     "window", "posix-mq", "sysv-mq",
-	"slots",    "slots in place", "ring",          "ring in place", "fd-passing", "process-vm", NULL,
+	"slots",    "slots in place", "ring",          "ring in place", "ring spinning", "fd-passing", "process-vm", NULL,
 };
 static const char *const all_bells[] = {
 	"signal", "rt-signal", "signalfd", "pidfd-signal", "eventfd", "futex", "posix-sem", "unnamed-sem", "sysv-sem", NULL,
