@@ -87,6 +87,7 @@ int carrier_open(struct carrier **out, const char *kind, const struct carrier_se
 	carrier->memory = setup->memory;
 	carrier->memory_bytes = setup->memory_bytes;
 	carrier->limit_bytes = SIZE_MAX;
+	carrier->ticked = &carrier->never;
 	carrier->watch = (int)carrier_number_or(carrier, "watch", -1);
 	for (int i = 0; i < calls->fds && rc == 0; i++) {
 		carrier->fds[i] = setup->fds[i];

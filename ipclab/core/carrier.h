@@ -69,7 +69,6 @@ struct carrier_calls {
 	int is_bell;
 	size_t word_bytes;   /* a bell's: how much of a message it carries */
 	int counts_sleeps; /* else the kernel is asked */
-	int may_spin;      /* has a wait of its own that burns CPU: see `ticked` */
 	/* 0 or -errno. base.fds, memory and numbers are there; close is not called after a failure. */
 	int (*open)(struct carrier *carrier);
 	void (*close)(struct carrier *carrier);
@@ -109,6 +108,7 @@ struct carrier {
 	int one_way;                       /* set by the loop: messages go one way, replies do not say that they came */
 	int hurry;                         /* nothing waits any more */
 	volatile sig_atomic_t *ticked;     /* of the running loop: who spins returns -EINTR when it is set */
+	volatile sig_atomic_t never;       /* what it points to while no loop runs; stays 0 */
 	uint64_t system_calls, sleeps, wakes;
 };
 

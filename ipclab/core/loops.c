@@ -350,7 +350,7 @@ void loop_close(struct loop *loop)
 	if (!loop->allocated)
 		return;
 	ticker_stop(&loop->ticker);
-	loop->carrier->ticked = NULL;
+	loop->carrier->ticked = &loop->carrier->never;
 	free(loop->allocated);
 	loop->allocated = NULL;
 }
