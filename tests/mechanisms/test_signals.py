@@ -21,7 +21,7 @@ from ipclab.processes import procfs
 USR1, USR2 = int(signal.SIGUSR1), int(signal.SIGUSR2)
 RT = int(signal.SIGRTMIN)
 MODULES = [standard, realtime, signalfd, pidfd]
-RECEIVERS = {
+RECEIVERS: dict[str, Any] = {
     "signal": standard.SignalReceiver,
     "rt-signal": realtime.RealtimeReceiver,
     "signalfd": signalfd.SignalFd,
@@ -31,7 +31,7 @@ RECEIVERS = {
 @pytest.fixture
 def crew() -> Iterator[tuple[Actor, Actor]]:
     """Two processes: the first receives, the second sends."""
-    with actors(None, "a", "b") as (receiver, sender):  # type: ignore[arg-type]
+    with actors(None, "a", "b") as (receiver, sender):
         yield receiver, sender
 
 

@@ -96,7 +96,7 @@ def test_a_datagram_tells_who_sent_it() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(unix_stream.abstract_name(f"ipclab-test-{os.getpid()}"))
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        with actors(None, "a") as (sender,):  # type: ignore[arg-type]
+        with actors(None, "a") as (sender,):
             sender.call("run", send_datagram_to, receiver.getsockname())
             data, who = unix_datagram.recv_with_credentials(receiver, 100)
             assert (data, who and who.pid, who and who.uid) == (b"from a", sender.pid, os.getuid())
@@ -348,7 +348,7 @@ def test_limits_are_read_live(module: Any) -> None:
 
 @pytest.mark.parametrize("module", ALL)
 def test_no_descriptor_left_is_one_clear_line(module: Any) -> None:
-    with actors(None, "a") as (actor,):  # type: ignore[arg-type]
+    with actors(None, "a") as (actor,):
         actor.call("run", open_without_descriptors, module.MECHANISM.name)
 
 

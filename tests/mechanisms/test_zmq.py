@@ -177,6 +177,7 @@ def test_a_side_is_taken_once(link: Any) -> None:
 
 def test_the_path_is_for_its_owner_alone() -> None:
     with zmq_ipc.LINK.open() as link:
+        assert link.path
         assert stat.S_IMODE(link.path.stat().st_mode) == 0o600
         assert stat.S_IMODE(link.path.parent.stat().st_mode) == 0o700
         assert len(os.fsencode(link.path)) <= 107
