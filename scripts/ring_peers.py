@@ -133,6 +133,7 @@ class ShmSemaphorePeer:
         self.used = posix_ipc.Semaphore(None, posix_ipc.O_CREX, 0o600, 0)
         self.free.unlink()
         self.used.unlink()
+        self.at = 0  # the next slot, in whichever process this is
 
     def send(self, count: int) -> None:
         wait, post, stamp = self.free.acquire, self.used.release, _core.message_stamp
@@ -142,7 +143,8 @@ class ShmSemaphorePeer:
         for sequence in range(count):
             stamp(message, sequence)
             wait(60)
-            slots[sequence % SLOTS][:] = message
+            slots[self.at][:] = message
+            self.at = (self.at + 1) % SLOTS
             post()
 
     def receive(self, count: int) -> None:
@@ -151,7 +153,8 @@ class ShmSemaphorePeer:
         buffer = bytearray(self.size)
         for sequence in range(count):
             wait(60)
-            buffer[:] = slots[sequence % SLOTS]
+            buffer[:] = slots[self.at]
+            self.at = (self.at + 1) % SLOTS
             post()
             if not check(buffer, sequence):
                 raise SystemExit(f"{self.name}: message {sequence} is wrong")
