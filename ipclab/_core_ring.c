@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/copy.h"
 #include "core/ring.h"
 
 #define RELEASE_BYTES 65536 /* releasing the GIL costs about 27 ns; copying this much, microseconds */
@@ -170,13 +171,13 @@ static Py_ssize_t next_message(RingObject *self, const void **message, const int
 static int copy_out(RingObject *self, void *into, const void *message, Py_ssize_t size)
 {
 	if (size <= RELEASE_BYTES) {
-		memcpy(into, message, (size_t)size);
+		copy_from_peer(into, message, (size_t)size);
 		ring_consume(self->ring);
 		return 0;
 	}
 	self->ring->side[RING_CONSUMER].busy = 1;
 	Py_BEGIN_ALLOW_THREADS
-	memcpy(into, message, (size_t)size);
+	copy_from_peer(into, message, (size_t)size);
 	ring_consume(self->ring);
 	Py_END_ALLOW_THREADS
 	return leave(self, RING_CONSUMER);

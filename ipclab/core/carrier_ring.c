@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "barrier.h"
+#include "copy.h"
 #include "ring.h"
 #include "sys.h"
 
@@ -134,7 +135,7 @@ static ssize_t ring_receive(struct carrier *carrier, void *room, size_t size, co
 		return got;
 	if ((size_t)got > size + CARRIER_MARGIN)
 		return -EBADMSG;
-	memcpy(room, *message, (size_t)got);
+	copy_from_peer(room, *message, (size_t)got);
 	consume(self);
 	*message = room;
 	return got;

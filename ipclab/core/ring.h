@@ -5,7 +5,8 @@
  *   producer, consumer   one process each; whoever puts first is the producer for good, whoever gets first the consumer
  *   head, tail           how many bytes have ever been taken out and put in: free-running 64-bit counters.
  *                        tail - head is what is in the ring; the place of a byte is its counter modulo the data size
- *   record               8 bytes of length, the message, padding to 8 bytes
+ *   record               8 bytes of length, the message, padding to 8 bytes; a message of 1 KiB or more begins with a
+ *                        cache line
  *   mirror               the data area is mapped twice in a row, so a record that wraps is one run of bytes
  *   members              everybody who has the ring open: the creator, whoever attached, every child that inherited it
  *
@@ -23,6 +24,8 @@
  *   - a lock around the indices: two journeys a message, and a dead holder stops the other side
  *   - a "full/empty" flag in every record: the consumer must write every record back, the line travels twice
  *   - semaphores that count: their word is written by both on every message, and sem_post looks for sleepers each time
+ *   - streaming stores (MOVNTDQ) by the producer: half as fast where the two CPUs share a cache, for the consumer then
+ *     reads from memory
  *   - fixed slots: a 64-byte message in a 64-KiB slot touches new pages for each message, and the caches are gone
  *
  * Chosen. Indices with a private copy of the other side's (cached_head, cached_tail): the other's line is read only when
