@@ -1,8 +1,9 @@
 """The C core as Python sees it. Every function raises OSError with errno and an attribute `syscall` (the call's name).
 
 Offsets are in bytes into a writable, mapped buffer (an mmap, a memoryview of shared memory) and must be aligned as the
-object needs: 4 bytes for futex words, 8 for atomics of 64 bits, 64 for locks, barriers and semaphores. Buffers are borrowed for the call. `timeout_ns` None waits for ever. Calls that may block release the GIL and
-return early only to let a signal handler run (then they go on, or its exception is raised).
+object needs: 4 bytes for futex words, 8 for atomics of 64 bits, 64 for locks, barriers and semaphores. Buffers are
+borrowed for the call. `timeout_ns` None waits for ever. Calls that may block release the GIL and return early only to
+let a signal handler run (then they go on, or its exception is raised).
 """
 
 from collections.abc import Iterable, Mapping
@@ -121,7 +122,10 @@ class Histogram:
 
     @classmethod
     def from_buckets(
-        cls, buckets: Iterable[tuple[int, int]], min: int | None = None, max: int | None = None
+        cls,
+        buckets: Iterable[tuple[int, int]],
+        min: int | None = None,  # noqa: A002 (named as the properties are)
+        max: int | None = None,  # noqa: A002
     ) -> Histogram:
         """What buckets() gave. Without `min` and `max`, which buckets do not have, the bounds of the outer buckets."""
 
@@ -135,7 +139,7 @@ class Histogram:
     def max(self) -> int: ...
 
 class Counts(NamedTuple):
-    """What one side of a loop did (a struct sequence). Less messages than asked for and no bad one: the deadline came."""
+    """What one side of a loop did (a struct sequence). Fewer messages than asked for, none bad: the deadline came."""
 
     messages: int  # moved, and by the receiver verified; ping and pong: round trips
     duration_ns: int  # receivers: first to last message verified, messages - 1 of them; others: all of the loop

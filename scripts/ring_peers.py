@@ -24,9 +24,9 @@ from typing import Any
 
 from ipclab import Ring, _core
 
-#: Room in the ring. For large messages more than a private cache holds: below that the consumer fetches every line out
-#: of the producer's cache, which takes twice as long as out of the shared one.
-RING_BYTES = {64: 1 << 16, 65536: 1 << 21}
+#: Room in the ring: more than a private cache holds. Below that the consumer fetches every line out of the producer's
+#: cache, which takes twice as long as out of the shared one.
+RING_BYTES = 1 << 21
 
 Sender = Callable[[int], None]
 Receiver = Callable[[int], None]
@@ -39,7 +39,7 @@ class RingPeer:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.ring = Ring(RING_BYTES[size])
+        self.ring = Ring(RING_BYTES)
 
     def send(self, count: int) -> None:
         put, stamp = self.ring.put, _core.message_stamp
@@ -172,7 +172,7 @@ class DeepShmSemaphorePeer(ShmSemaphorePeer):
     """The same with as much memory as the ring has."""
 
     name = "shm+sem, 2 MiB"
-    slots = RING_BYTES[65536] // 65536
+    slots = RING_BYTES // 65536
 
 
 Peer = RingPeer | PipePeer | FasterFifoPeer | ShmSemaphorePeer
