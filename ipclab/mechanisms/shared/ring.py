@@ -13,8 +13,8 @@ Boundaries. Kept: every get is one put, of 0 to `capacity_bytes` bytes.
 
 Order. First in, first out. One producer and one consumer, so there is no other order to have.
 
-Capacity and limits. As asked for, rounded up to a page; each message takes 8 bytes more and is padded to 8, one of 1 KiB
-or more to a cache line of 64. A message may be as large as the whole ring; it then waits until the ring is empty. The
+Capacity and limits. As asked for, rounded up to a page; each message takes 8 bytes more and is padded to 8, one of 1
+KiB or more to a cache line of 64. A message may be as large as the whole ring; it then waits until that is empty. The
 memory is allocated when the ring is made, so a machine without room says so at once. For a stream of large messages
 give it 2 MiB: in a ring that fits into a CPU's private cache the consumer fetches every line out of the producer's
 cache, which was seen to take two to three times as long as out of the shared one.
