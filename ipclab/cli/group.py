@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": ("ipclab.cli.doctor", "doctor_command"),
     "demo": ("ipclab.cli.demo", "demo_command"),
     "clean": ("ipclab.cli.clean", "clean_command"),
+    "bench": ("ipclab.cli.bench", "bench_command"),
 }
 
 
