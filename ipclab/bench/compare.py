@@ -213,15 +213,21 @@ class Contender(NamedTuple):
         return case.mechanism == self.mechanism and self.driver in (None, case.driver)
 
 
+def contenders(a: str, b: str) -> tuple[Contender, Contender]:
+    """Both sides, parsed. Raises UsageError when they are one: to be known before anything is measured."""
+    sides = Contender.of(a), Contender.of(b)
+    if sides[0] == sides[1]:
+        raise UsageError(f"{a} against itself says nothing", hint="name two mechanisms")
+    return sides
+
+
 def compare_interleaved(run: Run, a: str, b: str) -> Comparison:
     """B against A within one run that measured them in turn, by the pairs of samples of one round and one cluster.
 
     `a` and `b` are names of mechanisms, each with ":native" or ":python" behind it if only that driver is meant; with
     both given so, drivers may differ. Raises UsageError when the run has nothing of one of them.
     """
-    sides = Contender.of(a), Contender.of(b)
-    if sides[0] == sides[1]:
-        raise UsageError(f"{a} against itself says nothing", hint="name two mechanisms")
+    sides = contenders(a, b)
     across = None not in (sides[0].driver, sides[1].driver)
     found = _groups(run)
     ours, theirs = ([group for group in found if side.has(group.case)] for side in sides)

@@ -149,11 +149,11 @@ def run_command(
 
 
 def _drawn(done: Any, form: str, medium: Medium) -> str:
-    from ipclab.views import bench as view
+    from ipclab.views import bench, bench_export
 
     if form == "markdown":
-        return view.bench_markdown(done)
-    return view.bench_csv(done) if form == "csv" else view.bench_table(done, medium)
+        return bench_export.bench_markdown(done)
+    return bench_export.bench_csv(done) if form == "csv" else bench.bench_table(done, medium)
 
 
 @bench_command.command(
@@ -196,7 +196,7 @@ def _interleaved(a: str, b: str, given: dict[str, Any]) -> tuple[Any, bool]:
     from ipclab.bench import run as bench
     from ipclab.cli.progress import progress
 
-    sides = compare.Contender.of(a), compare.Contender.of(b)
+    sides = compare.contenders(a, b)
     options = _options(given | {"mechanisms": tuple(dict.fromkeys(side.mechanism for side in sides))})
     cases, refusals = plan.expand(options)
     wanted = [case for case in cases if any(side.has(case) for side in sides)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ipclab.records import Case, ComparedRow, Comparison, CoursePoint, History
-from ipclab.views.bench import rate, size
 from ipclab.views.medium import Medium, wrap
+from ipclab.views.units import rate, size
 
 _VERDICTS = {"faster": "good", "slower": "bad", "no difference shown": "faint", "not comparable": "warn"}
 
@@ -16,6 +16,8 @@ def comparison_table(found: Comparison, medium: Medium) -> str:
     lines = [medium.paint(f"A: {found.a}", "head"), medium.paint(f"B: {found.b}", "head")]
     lines += wrap("Above 1 B is faster; in brackets the 95 % interval.", medium, "", "")
     names = [_name(row, interleaved=found.interleaved) for row in found.rows]
+    if len({row.cluster for row in found.rows if row.cluster}) > 1:
+        names = [f"{name}, {row.cluster or '?'}" for name, row in zip(names, found.rows, strict=True)]
     width = max(map(len, names), default=0)
     for row, name in zip(found.rows, names, strict=True):
         ratio = "" if row.ratio is None else f"{row.ratio:.2f} [{_bound(row.low)}, {_bound(row.high)}]"
@@ -68,7 +70,13 @@ def _course(points: Sequence[CoursePoint], mechanism: str, medium: Medium) -> st
             lines += [*([""] if lines else []), medium.paint(title, "head")]
             before = title
         change = "" if point.change is None else f"{point.change:.2f}x of the first"
-        figure = "failed" if point.row.failure else "refused" if point.row.refusal else rate(point.row.median_per_s)
+        figure = (
+            "failed"
+            if point.row.failure
+            else "refused"
+            if point.row.refusal
+            else rate(point.row.median_per_s, "trips" if point.row.case.pattern == "pingpong" else "msg")
+        )
         marks = [
             change,
             *(["unstable"] if not point.row.stable else []),
