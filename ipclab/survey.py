@@ -64,6 +64,9 @@ def doctor() -> DoctorReport:
         **_leftovers(),
         instruments=(
             _instrument("mechanisms", [_standing(status.probe) for status in known], ""),
+            _instrument(
+                "bench", [_standing(status.probe) for status in known if _measurable(status.mechanism.name)], ""
+            ),
             _instrument("demos", [status.standing for status in shown], without_demos),
         ),
         mechanisms=known,
@@ -84,6 +87,12 @@ def _asked(name: str) -> Probe:
         return Probe(works=False, reason=err.message, remedy=err.hint or "")
     except (OSError, ImportError) as err:
         return Probe(works=False, reason=f"{name} cannot be tried: {err}")
+
+
+def _measurable(name: str) -> bool:
+    """Whether the bench has something to measure: it carries data, or two processes take turns by it."""
+    module = load(name)
+    return module.LINK is not None or hasattr(module, "PING_PONG")
 
 
 def _standing(probe: Probe) -> Standing:
