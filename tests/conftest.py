@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -29,7 +30,13 @@ _session_folder = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the session a runtime folder of its own; short, because sockets live in it."""
+    """Give the session a runtime folder of its own; short, because sockets live in it.
+
+    And the dispositions a shell would give it: under nohup(1) SIGHUP is ignored, in every process the tests start too.
+    """
+    for signo in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(signo) == signal.SIG_IGN:
+            signal.signal(signo, signal.default_int_handler if signo == signal.SIGINT else signal.SIG_DFL)
     folder = tempfile.mkdtemp(prefix="ipt-", dir="/tmp")
     config.stash[_session_folder] = folder
     os.environ["XDG_RUNTIME_DIR"] = folder
