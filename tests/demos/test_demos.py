@@ -1,4 +1,4 @@
-"""The demos of execution units, pipes, queues, shared memory, comparisons: each runs, can fail, leaves nothing."""
+"""Every demo: it runs and ends with its verdict, for nobody too, leaves nothing, and is able to fail."""
 
 from __future__ import annotations
 
@@ -33,6 +33,23 @@ SABOTAGE = {
     "ring": "demo.put_all = lambda ring: [ring.put(b'') for _ in range(demo.MESSAGES)] and None",
     "sysv-mq": "demo.MIXED.reverse()",
     "sysv-shm": "demo.write_text = lambda key, text: None",
+    "signals": "demo.send = lambda pid: demo.os.kill(pid, demo.RT)",  # no SIGUSR1, and a real-time one without payload
+    "sigchld": "demo.Brood.zombies = lambda self: 0",
+    "unix-socket": "demo.EXPECTED['stream'] = demo.WORDS",
+    "tcp": "demo.TIME_WAIT = '01'",
+    "udp": "demo.FLOOD = 5",  # all of it fits
+    "zeromq": "demo.EARLY = 0",  # nothing to miss
+    "semaphore": "demo.consume = lambda number, buffer: all(True for _ in iter(buffer.take, None))",
+    "robust-mutex": "demo.half_done = lambda page, notes, robust: (notes.send(''), demo.signal.pause())",
+    "eventfd": "demo.adder = lambda fd, values: demo.os.eventfd_write(fd, 1)",
+    "file-lock": "demo.KINDS['OFD'] = demo.KINDS['record']",  # which a close() drops
+    "fd-passing": "demo.FIRST = 3; demo.os.lseek = lambda *_: 0",
+    "process-vm": "demo.own = lambda notes: (notes.send(8), demo.signal.pause())",
+    "signalfd": "demo.send = lambda pid: [demo._core.sigqueue(pid, demo.RT, value) for value in (1, 2)]",
+    "pidfd-signal": "demo.readable = lambda pidfd, timeout_ms=0: False",
+    "condvar": "demo.Condition.notify_all = demo.Condition.notify",
+    "barrier": "demo.SHORT_NS = 0; demo.too_few = lambda page, timeout_ns: 0",
+    "futex": "demo.wait_while_zero = lambda page, notes: notes.send(0)",
 }
 NAMES = sorted(SABOTAGE)
 NOBODY = Surroundings(name="nobody", nobody=True)
@@ -73,6 +90,10 @@ def run_changed(name: str, change: str) -> subprocess.CompletedProcess[str]:
 
 def last_line(text: str) -> str:
     return text.rstrip().rpartition("\n")[2]
+
+
+def test_every_demo_is_here() -> None:
+    assert sorted(path.stem.replace("_", "-") for path in DEMOS.glob("*.py")) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
