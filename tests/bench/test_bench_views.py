@@ -7,37 +7,14 @@ import io
 
 import msgspec
 import pytest
+from made import ENVIRONMENT
 
-from ipclab.records import Case, ComparedRow, Comparison, Environment, History, Placement, Row, Run, Sample, StoredRun
+from ipclab.records import Case, ComparedRow, Comparison, History, Placement, Row, Run, Sample, StoredRun
 from ipclab.views import units
 from ipclab.views.bench import bench_table, sections
 from ipclab.views.bench_export import bench_csv, bench_markdown
 from ipclab.views.bench_runs import comparison_table, history_table, left
 from ipclab.views.medium import Medium
-
-ENVIRONMENT = Environment(
-    kernel="6.1.0",
-    architecture="x86_64",
-    cpu_model="A CPU",
-    cpus_online=2,
-    cpus_allowed=(0, 1),
-    virtual=None,
-    governor=None,
-    deepest_idle_state=None,
-    deepest_idle_latency_us=None,
-    smt_active=None,
-    mitigations={},
-    numa_nodes=1,
-    numa_balancing=None,
-    cpu_quota=None,
-    cpuset=None,
-    throttled_ns=None,
-    load_1min=None,
-    python="CPython 3.11.9",
-    c_library="glibc 2.36",
-    dev_shm_free_bytes=None,
-    page_bytes=4096,
-)
 
 
 def case(mechanism: str, size: int = 64, pattern: str = "throughput") -> Case:
