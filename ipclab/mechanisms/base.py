@@ -138,7 +138,23 @@ def watched(peer: Peer | None) -> dict[str, int]:
     return {"watch": peer.fd}
 
 
-class End(ABC):
+class Resource(ABC):
+    """Something to be given back. A context manager; leaving it closes it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what this process holds of it. Closing twice is allowed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class End(Resource):
     """One side of a link, in the process that uses it. A context manager; leaving it closes it."""
 
     #: Largest message in bytes; None on a byte stream, which has no messages and so no limit.
@@ -179,16 +195,8 @@ class End(ABC):
         """How the C core moves messages over this end; call it after `watch`. Raises Unavailable with the reason."""
         raise Unavailable(f"{type(self).__name__} has no native loop: it works through its Python interface only")
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Link(ABC):
+class Link(Resource):
     """One mechanism set up between two processes; see the module's text."""
 
     #: The name under which `ipclab list` shows the mechanism.
@@ -215,16 +223,8 @@ class Link(ABC):
     def close(self) -> None:
         """Give back this process's part; in the process that opened the link, remove every name it has."""
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Bell(ABC):
+class Bell(Resource):
     """One side of a mechanism that carries no data, made to answer: ring the other side, wait to be rung by it.
 
     The Python counterpart of a native ping-pong. A context manager; leaving it closes it.
@@ -250,16 +250,8 @@ class Bell(ABC):
     def close(self) -> None:
         """Give back what this process holds. Closing twice is allowed."""
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class PingPong(ABC):
+class PingPong(Resource):
     """A mechanism without data set up for two processes that take turns; used as a Link is: open, fork, take, close."""
 
     #: The name under which `ipclab list` shows the mechanism.
@@ -278,14 +270,6 @@ class PingPong(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back this process's part; in the process that opened it, remove every name it has."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class MechanismModule:

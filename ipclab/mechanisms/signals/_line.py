@@ -20,17 +20,16 @@ import errno
 import os
 import resource
 import signal
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from ipclab.errors import IpclabError, NoRoom, PeerGone, Unavailable, UsageError, from_os_error
-from ipclab.mechanisms.base import Deadline, Peer
+from ipclab.mechanisms.base import Deadline, Peer, Resource
 from ipclab.records import Limit, Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import TracebackType
 
 #: si_code: how a signal was sent (sigaction(2)). The first is kill(2), the second sigqueue(3), the third tgkill(2).
 SI_USER, SI_QUEUE, SI_TIMER, SI_MESGQ, SI_ASYNCIO, SI_TKILL = 0, -1, -2, -3, -4, -6
@@ -105,7 +104,7 @@ def _check_signals(signals: frozenset[int]) -> None:
             raise UsageError(f"there is no signal {signo} here", hint=f"1 to {signal.SIGRTMAX}, signal(7)")
 
 
-class Receiver(ABC):
+class Receiver(Resource):
     """Takes signals one by one, as messages. A context manager; leaving it closes it. Kinds say how one is taken."""
 
     def __init__(self, signals: Iterable[int]) -> None:
@@ -163,14 +162,6 @@ class Receiver(ABC):
         if self._peer is not None:
             self._peer.close()
         self._mask.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def send(call: Callable[[], object], syscall: str, signo: int, whom: str) -> None:

@@ -37,18 +37,18 @@ import select
 import signal
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ipclab import _core
 from ipclab.errors import IpclabError, PeerGone, TimedOut, from_os_error
-from ipclab.mechanisms.base import Bell, Deadline, Link, NativeSpec
+from ipclab.mechanisms.base import Bell, Deadline, Link, NativeSpec, Resource
 from ipclab.mechanisms.signals._bell import SignalBell, SignalTurns
 from ipclab.mechanisms.signals._line import Receiver, check_value, probe_call, queue_limits, send
 from ipclab.mechanisms.signals.realtime import RealtimeReceiver
 from ipclab.records import Limit, Mechanism, Probe
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    pass
 
 __all__ = ["LINK", "MECHANISM", "PidfdSender", "limits", "probe"]
 
@@ -90,7 +90,7 @@ def limits() -> tuple[Limit, ...]:
     )
 
 
-class PidfdSender:
+class PidfdSender(Resource):
     """Signals one process through a pidfd, which it owns. A context manager; leaving it closes the descriptor."""
 
     def __init__(self, pid: int) -> None:
@@ -144,14 +144,6 @@ class PidfdSender:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class PidfdPingPong(SignalTurns):

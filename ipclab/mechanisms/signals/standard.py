@@ -39,17 +39,17 @@ import os
 import signal
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from ipclab.errors import UsageError
-from ipclab.mechanisms.base import PEER_LOOK_S, Bell, Link, NativeSpec, Peer
+from ipclab.mechanisms.base import PEER_LOOK_S, Bell, Link, NativeSpec, Peer, Resource
 from ipclab.mechanisms.signals._bell import SignalBell, SignalTurns
 from ipclab.mechanisms.signals._line import SI_USER, Arrival, Mask, Receiver, probe_call, send, signal_name
 from ipclab.records import Limit, Mechanism, Probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import FrameType, TracebackType
+    from types import FrameType
 
 __all__ = ["LINK", "MECHANISM", "SI_USER", "Arrival", "HandlerCounter", "Mask", "SignalReceiver", "SignalSender"]
 
@@ -113,7 +113,7 @@ class SignalReceiver(Receiver):
         return found and Arrival(found.si_signo, found.si_code, found.si_pid, found.si_uid, None)
 
 
-class HandlerCounter:
+class HandlerCounter(Resource):
     """Counts how often a Python handler ran, per signal: deliveries, which may be fewer than were sent.
 
     Only in the main thread, as Python's signal.signal. `close` puts the former handlers back.
@@ -138,14 +138,6 @@ class HandlerCounter:
         while self._former:
             signo, former = self._former.popitem()
             signal.signal(signo, signal.SIG_DFL if former is None else former)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __str__(self) -> str:
         return ", ".join(f"{signal_name(signo)}: {count}" for signo, count in sorted(self.counts.items()))

@@ -12,13 +12,13 @@ thing acquired: whoever is interrupted in acquire() should end, or close it.
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ipclab import _core
+from ipclab.mechanisms.base import Resource
 from ipclab.mechanisms.shared.memfd import Memfd
 
 if TYPE_CHECKING:
@@ -30,22 +30,6 @@ if TYPE_CHECKING:
 #: late at worst and costs fifty cheap system calls a second.
 SHORTEST_PAUSE_S = 0.0005
 LONGEST_PAUSE_S = 0.02
-
-
-class Resource(ABC):
-    """Something to be given back. Leaving its `with` closes it."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give back what this process holds of it. Closing twice is allowed."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Lock(Resource):

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from ipclab.errors import IpclabError, from_os_error
-from ipclab.mechanisms.sync._lock import Resource
+from ipclab.mechanisms.base import Resource
 from ipclab.processes import registry
 
 

@@ -36,10 +36,10 @@ from pathlib import Path
 from typing import Self
 
 from ipclab.errors import IpclabError, TimedOut, UsageError, from_os_error
-from ipclab.mechanisms.base import Bell, Deadline, Link, NativeSpec
+from ipclab.mechanisms.base import Bell, Deadline, Link, NativeSpec, Resource
 from ipclab.mechanisms.shared import _live
 from ipclab.mechanisms.sync._bell import SyncBell, Turns
-from ipclab.mechanisms.sync._lock import SHORTEST_PAUSE_S, Resource
+from ipclab.mechanisms.sync._lock import SHORTEST_PAUSE_S
 from ipclab.records import Limit, Mechanism, Probe
 
 MECHANISM = Mechanism(
