@@ -29,13 +29,28 @@ from ipclab.records.history import CoursePoint, History, StoredRun
 from ipclab.records.machine import DoctorReport, Fact, Instrument, Package
 from ipclab.records.mechanisms import Family, Lifetime, Limit, Mechanism, MechanismList, MechanismStatus, Probe
 from ipclab.records.processes import CleanReport, Ending, Leftover
+from ipclab.records.states import (
+    STATES_SCHEMA_VERSION,
+    Completeness,
+    Glance,
+    Interval,
+    Recording,
+    SourceName,
+    SourceStanding,
+    StateName,
+    Tracked,
+    Zoo,
+    ZooEntry,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
+    "STATES_SCHEMA_VERSION",
     "Case",
     "CleanReport",
     "ComparedRow",
     "Comparison",
+    "Completeness",
     "CoursePoint",
     "Demo",
     "DemoFamily",
@@ -49,8 +64,10 @@ __all__ = [
     "Environment",
     "Fact",
     "Family",
+    "Glance",
     "History",
     "Instrument",
+    "Interval",
     "Leftover",
     "Lifetime",
     "Limit",
@@ -64,11 +81,18 @@ __all__ = [
     "Placement",
     "PlacementName",
     "Probe",
+    "Recording",
     "Refusal",
     "Row",
     "Run",
     "Sample",
     "SideCost",
+    "SourceName",
+    "SourceStanding",
     "Standing",
+    "StateName",
     "StoredRun",
+    "Tracked",
+    "Zoo",
+    "ZooEntry",
 ]
