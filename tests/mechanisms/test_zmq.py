@@ -70,6 +70,9 @@ def test_a_receiver_is_told(link: Any, victim: str, how: str) -> None:
 def test_a_sender_at_the_high_water_mark_is_told(link: Any, victim: str) -> None:
     with pair(link, watch=False) as (a, b):
         going, waiting = (a, b) if victim == "a" else (b, a)
+        going.call("send", b"hello")
+        # So they have met: whoever waits for a connection sleeps too, and only `watch` tells it that none will come.
+        assert waiting.call("recv", 100) == b"hello"
         sending = waiting.start("send_for_ever", bytes(1000))
         waiting.until_asleep()
         going.kill()
