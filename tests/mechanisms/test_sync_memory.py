@@ -315,10 +315,28 @@ def test_a_waiter_is_told_when_the_notifier_died_with_the_mutex(condition: Any) 
             pass
 
 
+def wait_and_repair(part: Any) -> int:
+    died: list[int] = []
+    with part.link.mutex.held(20.0):
+        part.link.wait(20.0, repair=died.append)
+    return died.pop()
+
+
+def test_a_waiter_repairs_after_a_notifier_that_died_with_the_mutex(condition: Any) -> None:
+    with actors(condition, "a", "b") as (a, b):
+        waiting = b.start("run", wait_and_repair)
+        b.until_asleep()
+        a.start("run", notify_and_die)
+        assert waiting.result() == a.pid
+        with condition.mutex.held(5.0):
+            pass
+
+
 def wait_for_ever(part: Any) -> None:
+    # Who is killed may hold the mutex: then the other waiter can be the next to get it.
     with part.link.mutex.held(20.0, repair=lambda pid: None):
         while True:
-            part.link.wait(20.0)
+            part.link.wait(20.0, repair=lambda pid: None)
 
 
 def test_killed_waiters_wedge_nobody() -> None:

@@ -105,27 +105,33 @@ class Condition(Placed):
         self.mutex._init()
         return self
 
-    def wait(self, timeout_s: float | None = None) -> None:
+    def wait(self, timeout_s: float | None = None, repair: Callable[[int], None] | None = None) -> None:
         """Give the mutex back, sleep until notified (or for nothing), and have the mutex again.
 
-        The time is for the sleep; the mutex is then waited for as long as it takes. Whatever is raised, the mutex is
-        held: TimedOut, OwnerDied (see RobustMutex), KeyboardInterrupt. Only for NotRecoverable, and for the IpclabError
-        of a caller who does not have the mutex, it is not.
+        The time is for the sleep; the mutex is then waited for as long as it takes, and `repair` is called if its
+        holder has died meanwhile: it is what RobustMutex.acquire takes. Whatever is raised, the mutex is held:
+        TimedOut, OwnerDied (without `repair`), KeyboardInterrupt. Only for NotRecoverable, for what `repair` raises,
+        and for the IpclabError of a caller who does not have the mutex, it is not.
         """
         seen = self._notifies.load()
         self.mutex.release()
         try:
             woken = self._notifies.wait(seen, timeout_s)
         finally:
-            self.mutex.acquire()
+            self.mutex.acquire(repair=repair)
         if not woken:
             raise TimedOut("condition: nobody has notified in time")
 
-    def wait_for(self, predicate: Callable[[], bool], timeout_s: float | None = None) -> None:
+    def wait_for(
+        self,
+        predicate: Callable[[], bool],
+        timeout_s: float | None = None,
+        repair: Callable[[int], None] | None = None,
+    ) -> None:
         """Wait, mutex in hand, until predicate() is true: the loop that every wait needs. Raises as wait does."""
         deadline = Deadline(timeout_s)
         while not predicate():
-            self.wait(deadline.left_s())
+            self.wait(deadline.left_s(), repair)
 
     def notify(self) -> None:
         """Wake one waiter, if there is one. Call it with the mutex held."""
