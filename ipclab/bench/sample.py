@@ -181,8 +181,8 @@ def _hear(watched: dict[str, tuple[Process, int]], deadline_s: float) -> tuple[d
     while len(reports) + len(deaths) < len(watched):
         left = {name: pair for name, pair in watched.items() if name not in reports and name not in deaths}
         if not _wait(left, until - time.monotonic()):
-            missing = ", ".join(left)
-            deaths = deaths or dict.fromkeys(left, f"{missing} was not done after {deadline_s:g} s")
+            if not deaths and not any(_fault(report) for report in reports.values()):
+                deaths = dict.fromkeys(left, f"{', '.join(left)} was not done after {deadline_s:g} s")
             break
         for name, (process, reader) in left.items():
             ended = not process.alive()

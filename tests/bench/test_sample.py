@@ -56,6 +56,21 @@ def test_a_killed_receiver_is_named_and_nobody_waits() -> None:
     assert not taken.sample.kept
 
 
+class Deaf(Planted):
+    """Side b says at once what is wrong, and side a does not notice that it is alone."""
+
+    def run(self, side: Side, job: Job) -> SideResult:
+        job.meter.start()
+        if side == "a":
+            time.sleep(60)
+        return SideResult(error="message 0 did not come before the deadline")
+
+
+def test_what_one_side_says_counts_and_not_the_silence_of_the_other() -> None:
+    taken = sample.take(Deaf(), sample.Order(CASE, 0, 10, 0, 60.0))
+    assert taken.sample.failure == "the receiver b: message 0 did not come before the deadline"
+
+
 def test_why_a_sample_does_not_count() -> None:
     cuts = clusters.borders(())
     good = Sample(case_key="x", round=0, messages=1, duration_ns=1, fingerprint_before_ns=100, fingerprint_after_ns=100)
