@@ -210,8 +210,10 @@ class Link(Resource):
     def open(cls, *, message_bytes: int = 65536, depth: int = 8) -> Self:
         """Create the kernel objects, with room for about `depth` messages of `message_bytes` bytes each way.
 
-        Where the kernel fixes the room (or caps it) what it gives is taken; `End.limit_bytes` tells the largest
-        message. Raises Unavailable, NoRoom, NameInUse, and MessageTooLarge when `message_bytes` can never pass.
+        Where the kernel sets the largest message, or the room, that size is a wish: what the kernel gives is taken,
+        `End.limit_bytes` tells what that is, and `send` refuses what is larger. Where the room is memory the link
+        itself has to make (ipclab.mechanisms.shared) it is a demand: NoRoom where this machine has not that much,
+        MessageTooLarge where no address space has. Raises Unavailable, NoRoom, NameInUse.
         """
 
     @abstractmethod

@@ -19,7 +19,7 @@ from actors import Actor, actors, pair
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from ipclab.errors import BufferTooSmall, IpclabError, MessageTooLarge, PeerGone, TimedOut
+from ipclab.errors import BufferTooSmall, IpclabError, MessageTooLarge, NoRoom, PeerGone, TimedOut
 from ipclab.mechanisms import CATALOGUE, load
 from ipclab.processes import journal, registry, removal
 from ipclab.processes.journal import Fact
@@ -122,6 +122,18 @@ def test_a_message_too_large_names_the_limit_and_is_not_sent(link: Any, kind: Si
         with pytest.raises(TimedOut):
             b.call("recv", 100, 0.05)
         assert transfer(a, b, b"the next one") == b"the next one"
+
+
+def test_a_size_the_kernel_has_no_message_for_is_a_wish_and_memory_a_demand(mechanism: Any) -> None:
+    wanted = 1 << 40
+    if mechanism.MECHANISM.family == "shared memory":
+        with pytest.raises((NoRoom, MessageTooLarge)):
+            mechanism.LINK.open(message_bytes=wanted, depth=2)
+        return
+    with mechanism.LINK.open(message_bytes=wanted, depth=2) as link, pair(link) as (a, b):
+        limit, source = a.call("limit")
+        assert limit is None or (0 < limit <= wanted and source)
+        assert transfer(a, b, b"all the same") == b"all the same"
 
 
 def test_messages_stay_in_order_both_ways_at_once(link: Any, kind: SimpleNamespace) -> None:
