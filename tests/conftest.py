@@ -1,11 +1,14 @@
 """Every test leaves nothing: no child, no descriptor, no named object, no file in the runtime folder, no thread.
 
-The whole session has a runtime folder of its own, so that tests of several sessions on one machine do not see each
-other's journals. What is looked for elsewhere (/dev/shm, SysV objects) is told apart by the owner's pid.
+The whole session has a runtime folder of its own, so that tests of several sessions on one machine (two workers of
+pytest-xdist are two) do not see each other's journals. SysV objects are not told apart by their keys, and only segments
+by their makers: where it may be made (root), the session has an IPC namespace of its own, in which every object is its
+own. Names in /dev/shm carry their owner's pid.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -26,6 +29,8 @@ SETTLE_S = 2.0
 _NAME = re.compile(r"(?:sem\.)?ipclab-(\d+)-(\d+)-")
 _KEY_MARK = 0x1B
 
+_CLONE_NEWIPC = 0x08000000  # <linux/sched.h>; os.unshare has come with Python 3.12 only
+
 _session_folder = pytest.StashKey[str]()
 
 
@@ -40,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="ipt-", dir="/tmp")
     config.stash[_session_folder] = folder
     os.environ["XDG_RUNTIME_DIR"] = folder
+    ctypes.CDLL(None).unshare(_CLONE_NEWIPC)  # fails where it is not allowed: then the makers' pids have to do
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

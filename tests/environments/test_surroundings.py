@@ -86,3 +86,10 @@ def test_what_is_left_is_seen() -> None:
 def test_nothing_of_the_real_machine_was_touched() -> None:
     assert list(Path("/sys/fs/cgroup").rglob(f"ipclab-visit-{os.getpid()}-*")) == []
     assert "ipclab-visit" not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_the_tests_themselves_see_no_other_sessions_sysv_objects() -> None:
+    if subprocess.run(["unshare", "--ipc", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no IPC namespace may be made here")
+    ours, theirs = (Path(f"/proc/{pid}/ns/ipc").readlink() for pid in (os.getpid(), os.getppid()))
+    assert ours != theirs
