@@ -13,7 +13,7 @@ What `clean` removes
     SysV key is computed from them. A line that names anything else is passed over.
   - only when that owner is dead: no process of this pid namespace has its pid and start time. A journal from another
     pid namespace is left and named; one from an earlier boot has its paths removed, its kernel objects are gone.
-  - a path is one plain name in the folder; links are removed, never followed.
+  - a path is one plain name in the folder; links are removed, never followed; a folder goes with all that is in it.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def new_key(kind: str, label: str) -> int:
 
 
 def new_path(label: str, suffix: str = "") -> Path:
-    """A path in the runtime folder that does not exist yet, for a FIFO, socket or file; journalled when this returns.
+    """A path in the runtime folder that does not exist yet, for a FIFO, socket, file or folder; journalled by then.
 
     `suffix`: empty, or a dot and up to 8 letters or digits. The path is short enough for a socket's address.
     """

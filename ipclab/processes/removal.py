@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from typing import Any
 
@@ -44,7 +45,7 @@ def _remove_path(name: str, folder_fd: int) -> bool:
         raise OSError(errno.EINVAL, "not a plain name")
     try:
         if stat.S_ISDIR(os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_mode):
-            os.rmdir(name, dir_fd=folder_fd)
+            shutil.rmtree(name, dir_fd=folder_fd)  # by descriptors: no link in it leads out of it
         else:
             os.unlink(name, dir_fd=folder_fd)
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import signal
@@ -457,14 +458,32 @@ def test_an_object_the_kernel_refuses_to_remove_keeps_its_journal(
 ) -> None:
     name = f"{dead.pid}-{dead.start}-x-1"
     path = plant(folder, dead, f"+ path {name}")
-    (folder / name).mkdir()
-    (folder / name / "inhabited").write_text("")
-    (left,) = registry.clean()
-    assert left.error.startswith("ENOTEMPTY")
+    (folder / name).write_text("")
+
+    def refuse(*_args: object, **_more: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        (left,) = registry.clean()
+    assert left.error.startswith("EPERM")
     assert path.exists()
-    shutil.rmtree(folder / name)
-    assert registry.clean() == []
+    assert [left.error for left in registry.clean()] == [""]
     assert not path.exists()
+
+
+def test_a_folder_goes_with_all_that_is_in_it_and_nothing_its_links_lead_to(
+    folder: Path, dead: Owner, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").write_text("")
+    name = f"{dead.pid}-{dead.start}-x-1"
+    plant(folder, dead, f"+ path {name}")
+    (folder / name / "deep").mkdir(parents=True)
+    (folder / name / "deep" / "file").write_text("")
+    (folder / name / "deep" / "link").symlink_to(tmp_path)
+    assert [left.error for left in registry.clean()] == [""]
+    assert not folder.exists()
+    assert (tmp_path / "precious").exists()
 
 
 def test_no_descriptors_left_is_not_taken_for_death(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
