@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from ipclab.demos import catalogue
 from ipclab.errors import IpclabError
-from ipclab.machine import facts
+from ipclab.machine import facts, programs
 from ipclab.mechanisms import CATALOGUE, load
 from ipclab.processes import journal, registry
 from ipclab.records import (
@@ -80,7 +80,9 @@ def clean(*, dry_run: bool) -> CleanReport:
 
 
 def _asked(name: str) -> Probe:
-    """Its probe's answer. One that fails says no: a list that stops at its first line helps nobody."""
+    """A mechanism's probe's answer, or a program's. One that fails says no: a list must not stop at its first line."""
+    if name in programs.PROGRAMS:
+        return programs.ready(name)
     try:
         return load(name).probe()
     except IpclabError as err:

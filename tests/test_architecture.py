@@ -269,6 +269,12 @@ def test_the_installed_package_is_the_one_tested() -> None:
 # --- mechanisms ------------------------------------------------------------------------------------------------------
 
 
+def known_programs() -> set[str]:
+    table = constants(parse(PACKAGE / "machine" / "programs.py"))["PROGRAMS"]
+    assert isinstance(table, ast.Dict)
+    return {ast.literal_eval(key) for key in table.keys if key is not None}
+
+
 def catalogue() -> dict[str, str]:
     """name -> module of every mechanism, read from the source of ipclab.mechanisms."""
     table: dict[str, str] = ast.literal_eval(constants(parse(PACKAGE / "mechanisms" / "__init__.py"))["CATALOGUE"])
@@ -339,7 +345,8 @@ def test_a_demo_has_literal_metadata(path: Path) -> None:
     for field in ("NEEDS", "BETTER_WITH"):
         names = ast.literal_eval(defined[field])
         assert isinstance(names, tuple)
-        assert set(names) <= known.keys(), f"{field} names an unknown mechanism"
+        programs = known_programs() if field == "BETTER_WITH" else set()
+        assert set(names) <= known.keys() | programs, f"{field} names an unknown mechanism"
 
 
 def test_there_are_demos() -> None:

@@ -9,6 +9,7 @@
     pump.py      the thread that reads every pipe and turns the book's pages
     interrupts.py  Ctrl-C at an inconvenient moment
     stage.py     Stage: a demo's roles, scenes, checks and verdict
+    go.py        a Go program as a role, compiled where there is a Go
     registry.py  named kernel objects, journalled before they are created
     journal.py   the files the registry writes and the folder they are in
     procfs.py    tiny readers of /proc

@@ -21,7 +21,7 @@ class Demo(msgspec.Struct, frozen=True, kw_only=True):
     family: DemoFamily
     #: Mechanisms without which it cannot run.
     needs: tuple[str, ...]
-    #: Mechanisms without which it shows less.
+    #: Mechanisms, or programs of others, without which it shows less.
     better_with: tuple[str, ...]
     path: str
 

@@ -112,7 +112,7 @@ def test_it_holds_the_compiled_core_and_its_types(names: list[str]) -> None:
 
 def test_it_holds_every_module_and_every_demo(names: list[str]) -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ipclab").rglob("*.py")}
-    demos = {f"ipclab/_demos/{path.name}" for path in (ROOT / "demos").glob("*.py")}
+    demos = {f"ipclab/_demos/{path.name}" for path in (ROOT / "demos").glob("*.[pg][yo]")}
     assert modules - set(names) == set()
     assert demos
     assert demos - set(names) == set()
