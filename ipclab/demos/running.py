@@ -153,9 +153,9 @@ def _start(demo: Demo, mask: set[signal.Signals | int]) -> subprocess.Popen[byte
             preexec_fn=in_child,
         )
     except OSError as err:
-        raise from_os_error(err, f"demo {demo.name}", syscall="execve") from err
+        raise from_os_error(err, f"demo {demo.name} cannot be started by {sys.executable}", syscall="execve") from err
     except subprocess.SubprocessError as err:
-        raise IpclabError(f"demo {demo.name} cannot be started: {err}") from err
+        raise IpclabError(f"demo {demo.name} cannot be started by {sys.executable}: {err}") from err
 
 
 class _Output:

@@ -94,6 +94,12 @@ def test_exit_code_of_a_named_demo(demos: Demos, body: str, code: int) -> None:
     assert demos.run("demo", "demo").returncode == code
 
 
+def test_an_interpreter_that_cannot_be_started_is_named(demos: Demos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/closed/python")
+    with pytest.raises(IpclabError, match=r"demo good cannot be started by /closed/python: .* ENOENT"):
+        run(read(demos.write("good", PASSES)), lambda text: None)
+
+
 def test_all_of_them_in_order_and_a_table(demos: Demos) -> None:
     demos.write("zebra", PASSES, family="processes")
     demos.write("lock-up", PASSES, family="synchronisation")
