@@ -45,11 +45,7 @@ class Guardian:
 
     def watch(self, pid: int, start: int) -> None:
         """Kill this group too when the launcher dies."""
-        self._tell(f"+ {pid} {start}\n")
-
-    def unwatch(self, pid: int) -> None:
-        """The role has been reaped and nothing is left of its group: its number may belong to somebody else soon."""
-        self._tell(f"- {pid}\n")
+        self._tell(f"{pid} {start}\n")
 
     def close(self) -> None:
         """Dismiss and reap it."""
@@ -103,20 +99,14 @@ def _watch(reader: int, launcher: int) -> None:
             if b"bye" in lines:
                 return
             for line in lines:
-                _note(roles, line.split())
+                pid, start = line.split()
+                roles[int(pid)] = int(start)
             if data:
                 continue
             poller.unregister(reader)
         if launcher in ready:
             kill_groups(roles)
             return
-
-
-def _note(roles: dict[int, int], words: list[bytes]) -> None:
-    if words[0] == b"+":
-        roles[int(words[1])] = int(words[2])
-    else:
-        roles.pop(int(words[1]), None)
 
 
 def kill_groups(roles: dict[int, int]) -> None:

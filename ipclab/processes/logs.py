@@ -144,11 +144,6 @@ class RecordReader:
         except msgspec.MsgspecError:
             return None  # the end of a record whose beginning was not believed
 
-    def forget(self, pid: int) -> None:
-        """Drop what a process that is dead has left unfinished."""
-        for key in [key for key in self._parts if key[0] == pid]:
-            del self._parts[key]
-
 
 class RoleHandler(MultiProcessingHandler):  # type: ignore[misc]
     """multiprocessing-logging's handler over a RecordPipe; see the module's text for why.

@@ -57,10 +57,6 @@ class Pump:
         os.set_blocking(fd, False)
         self._consumers[fd] = consumer
 
-    def fds(self) -> list[int]:
-        """What it reads."""
-        return list(self._consumers)
-
     def start(self) -> None:
         """Start the thread."""
         if self._thread is not None:
