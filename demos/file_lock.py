@@ -29,6 +29,7 @@ BETTER_WITH = ()
 Take = Callable[[int, bool], None]  # a descriptor, and whether to wait for the lock
 Cast = tuple[Connection, Process, Connection, Process]  # orders to and notes of the holder, notes of the waiter
 
+
 def main() -> int:
     with Stage("file-lock", "Who owns a lock on a file, and what lets go of it?") as stage:
         path = registry.new_path("lock")
@@ -46,7 +47,6 @@ def main() -> int:
 
 
 # --- three ways to lock a whole file ------------------------------------------------------------------------------
-
 WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock; l_pid must be 0 for OFD
 
 

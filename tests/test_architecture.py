@@ -291,6 +291,7 @@ MECHANISMS = [
 def test_a_mechanism_is_a_page_and_four_parts(name: str, path: Path) -> None:
     tree = parse(path)
     page = ast.get_docstring(tree) or ""
+    assert page.startswith(f"{name}: "), "the page's first line is 'NAME: one sentence'"
     at = [page.find(heading) for heading in MECHANISM_HEADINGS]
     absent = [heading for heading, position in zip(MECHANISM_HEADINGS, at, strict=True) if position < 0]
     assert absent == [], "headings missing in the docstring"

@@ -1,4 +1,4 @@
-"""The ring: messages through shared memory with no system call, unless somebody has to sleep.
+"""ring: messages through shared memory with no system call, unless somebody has to sleep.
 
 What it is. One memfd mapped by two processes: a ring of bytes with two counters, `tail` for what has been put in and
 `head` for what has been taken out. The producer alone writes `tail`, the consumer alone writes `head`, so there is no
