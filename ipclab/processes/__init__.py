@@ -1,18 +1,21 @@
 """How a process of ours is born, speaks, is watched, and dies; and which named kernel objects it may leave behind.
 
-    spawn.py     Launcher: the life of roles, from fork to Ending
-    process.py   Process: one role
-    child.py     what happens in the new process before and after its target runs
-    guardian.py  the small process that ends the roles when their launcher is killed
-    logs.py      records and narration on their way to the launcher (multiprocessing-logging)
-    book.py      the one ordered stream they end up in
-    pump.py      the thread that reads every pipe and turns the book's pages
-    interrupts.py  Ctrl-C at an inconvenient moment
-    stage.py     Stage: a demo's roles, scenes, checks and verdict
-    go.py        a Go program as a role, compiled where there is a Go
-    registry.py  named kernel objects, journalled before they are created
-    journal.py   the files the registry writes and the folder they are in
-    procfs.py    tiny readers of /proc
+    spawn.py        Launcher: the life of roles, from fork to Ending
+    process.py      Process: one role
+    descriptors.py  a launcher's descriptors, which its roles do not keep
+    strays.py       children whose parents died
+    child.py        what happens in the new process before and after its target runs
+    guardian.py     the small process that ends the roles when their launcher is killed
+    logs.py         records and narration on their way to the launcher (multiprocessing-logging)
+    book.py         the one ordered stream they end up in
+    pump.py         the thread that reads every pipe and turns the book's pages
+    interrupts.py   Ctrl-C at an inconvenient moment
+    stage.py        Stage: a demo's roles, scenes, checks and verdict
+    go.py           a Go program as a role, compiled where there is a Go
+    registry.py     named kernel objects, journalled before they are created
+    journal.py      the files the registry writes and the folder they are in
+    removal.py      is a named object there, and away with it
+    procfs.py       tiny readers of /proc
 
 The names are loaded when they are first used: a mechanism that wants the registry alone does not pay for the rest.
 """

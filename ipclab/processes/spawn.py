@@ -8,10 +8,9 @@
     leaving: SIGTERM to the groups, the grace time, SIGKILL, everything reaped, every descriptor closed
 
 Vocabulary. A *role* is a process forked by a launcher to run one function. Its *group* is its process group, which the
-children it forks share. A *stray* is a child that the kernel gave to the launcher because its parent died: launchers
-are subreapers. Every process that was not a child of this process when the launcher was entered, that no launcher
-forked and that is not in this process's own group counts as one. So a program that starts other children by itself
-while a launcher is open must leave them in its own group (that is the default), or start them before.
+children it forks share. A *stray* is a child that the kernel gave to the launcher because its parent died (strays.py
+says which count). So a program that starts other children by itself while a launcher is open must leave them in its own
+group (that is the default), or start them before.
 
 Who reaps. Only launchers, only by pidfd. A role's number stays taken until it is reaped, so that a signal to its group
 cannot hit somebody else; whoever is left of its group when it has been reaped is a stray.
@@ -33,39 +32,31 @@ import logging.handlers
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from ipclab import _core
 from ipclab.errors import IpclabError, NoRoom, TimedOut, UsageError
-from ipclab.processes import child, logs, procfs, registry
+from ipclab.processes import child, descriptors, logs, procfs, registry
 from ipclab.processes.book import Book, Sink
+from ipclab.processes.descriptors import Descriptors
 from ipclab.processes.guardian import Guardian
 from ipclab.processes.interrupts import Interrupts, whole
 from ipclab.processes.process import Output, Process, forked
 from ipclab.processes.pump import Pump
+from ipclab.processes.strays import LAST_WAIT_S, Strays
 from ipclab.records import Ending
 
 __all__ = ["Launcher", "Process"]
 
-#: How long a killed process may take to go before the launcher gives up and names it (state D, a hung file system).
-_LAST_WAIT_S = 5.0
 #: How long a wait sleeps at most before it looks for signals: one that arrives just before the sleep does not cut it
 #: short, for its Python handler runs after it.
 _LOOK_S = 0.2
 #: The grace time when an exception (Ctrl-C among them) ends the block: all must be over within a second.
 _HURRIED_GRACE_S = 0.2
 
-#: Descriptors kept back, so that a launcher can end its roles when its program has used up all others: looking for
-#: strays takes two at a time, the registry three.
-_RESERVE_FDS = 3
-
-#: Descriptors of all launchers of this process: a new role closes them.
-_private_fds: set[int] = set()
 #: Open launchers of this process, the innermost last.
 _open: list[Launcher] = []
 
@@ -96,8 +87,6 @@ class Launcher:
         self._entered = False
         self._released = False
         self._leaving = False
-        #: Strays that were ended: pid -> start time.
-        self._ended_strays: dict[int, int] = {}
 
     # --- in and out ---
 
@@ -106,29 +95,28 @@ class Launcher:
         if self._entered:
             raise UsageError("a launcher is entered once")
         procfs.check()
-        _occupy_standard_descriptors()
+        descriptors.occupy_standard()
         self._entered = True
         self._until = time.monotonic() + self._deadline_s
         self._book.origin_ns = time.monotonic_ns()
         self._guardian: Guardian | None = None
-        self._own_fds: set[int] = set()
+        self._fds = Descriptors()
         self._interrupts.install(signal.SIGINT)
         with contextlib.ExitStack() as undo:
             undo.callback(self._interrupts.restore)
             self._sigchld = _keep_zombies()
-            self._was_subreaper = _core.is_child_subreaper()
-            undo.callback(self._undo_settings)
-            _core.set_child_subreaper(True)
-            self._strangers = set(procfs.children(self.pid))
-            self._pump = Pump(self._tick, self._disown)
+            undo.callback(self._put_back_sigchld)
+            self._strays = Strays()
+            undo.callback(self._strays.close)
+            self._pump = Pump(self._tick, self._fds.close)
             undo.callback(self._pump.close)
-            self._own(self._pump.wake_fd)
-            self._barrier, self._barrier_out = self._pipe(undo)
-            records, self._records_out = self._pipe(undo)
+            self._fds.own(self._pump.wake_fd)
+            self._barrier, self._barrier_out = self._fds.pipe(undo)
+            records, self._records_out = self._fds.pipe(undo)
             sub_handler = logs.BookHandler(self._book.write, self.label)
             self._handler = logs.RoleHandler(logs.RecordPipe(records), sub_handler)
             self._pump.add(records, self._hear(logs.RecordReader()))
-            self._reserve = [self._own(os.dup(self._barrier)) for _ in range(_RESERVE_FDS)]
+            self._fds.reserve(undo)
             undo.pop_all()
         self._say_before = logs.set_say(self.say)
         _open.append(self)
@@ -150,8 +138,7 @@ class Launcher:
     def _leave(self, hurried: bool) -> None:
         self._leaving = True
         self._book.hurry = hurried
-        while self._reserve:
-            self._disown(self._reserve.pop())
+        self._fds.free_reserve()
         try:
             self._stop(min(self._grace_s, _HURRIED_GRACE_S) if hurried else self._grace_s)
         finally:
@@ -169,44 +156,21 @@ class Launcher:
         self._book.turned_by_pump = False
         self._book.turn(everything=True)
         for fd in (self._barrier, self._barrier_out, self._records_out, *(p.pidfd for p in self.processes)):
-            self._disown(fd)
+            self._fds.close(fd)
         if self._guardian is not None:
             self._guardian.close()
             forked.discard(self._guardian.pid)
-        _private_fds.difference_update(self._own_fds)
-        self._undo_settings()
+        self._fds.disown_all()
+        self._strays.close()
+        self._put_back_sigchld()
         dead = {process.pid: process.start_time for process in self.processes if process.reaped}
-        registry.clean_dead(dead | self._ended_strays)
+        registry.clean_dead(dead | self._strays.ended)
         if self._book.error is not None:
             raise IpclabError(f"the output could not be written: {self._book.error}") from self._book.error
 
-    def _undo_settings(self) -> None:
-        if not self._was_subreaper:
-            _core.set_child_subreaper(False)
+    def _put_back_sigchld(self) -> None:
         if self._sigchld is not None:
             signal.signal(signal.SIGCHLD, self._sigchld)
-
-    def _own(self, fd: int) -> int:
-        self._own_fds.add(fd)
-        _private_fds.add(fd)
-        return fd
-
-    def _disown(self, fd: int) -> None:
-        """Close it, once: the second time its number may be somebody else's."""
-        if fd in self._own_fds:
-            self._own_fds.discard(fd)
-            _private_fds.discard(fd)
-            os.close(fd)
-
-    def _pipe(self, undo: contextlib.ExitStack) -> tuple[int, int]:
-        try:
-            reader, writer = os.pipe()
-        except OSError as err:
-            raise NoRoom("no room for another pipe", hint="see ulimit -n", errno=err.errno, syscall="pipe2") from err
-        for fd in (reader, writer):
-            self._own(fd)
-            undo.callback(self._disown, fd)
-        return reader, writer
 
     def _check_mine(self) -> None:
         if not self._entered or os.getpid() != self.pid:
@@ -237,7 +201,7 @@ class Launcher:
         try:
             if self._guardian is None:
                 self._guardian = Guardian()
-                self._own(self._guardian.fd)
+                self._fds.own(self._guardian.fd)
                 forked.add(self._guardian.pid)
             return self._fork(role, target, args, killable)
         finally:
@@ -248,8 +212,8 @@ class Launcher:
     def _fork(self, role: str, target: Callable[..., object], args: tuple[object, ...], killable: bool) -> Process:
         assert self._guardian is not None
         with contextlib.ExitStack() as undo:
-            output_in, output_out = self._pipe(undo)
-            records_in, records_out = self._pipe(undo) if killable else (-1, self._records_out)
+            output_in, output_out = self._fds.pipe(undo)
+            records_in, records_out = self._fds.pipe(undo) if killable else (-1, self._records_out)
             plan = child.Plan(
                 role=role,
                 launcher_pid=self.pid,
@@ -257,28 +221,28 @@ class Launcher:
                 barrier_fd=self._barrier,
                 output_fd=output_out,
                 record_fd=records_out,
-                foreign_fds=tuple(_private_fds - {self._barrier, output_out, records_out}),
+                foreign_fds=descriptors.foreign(self._barrier, output_out, records_out),
             )
-            _flush_standard_streams()
+            descriptors.flush_standard()
             pid = _fork_role(plan, target, args)
             undo.callback(_undo_fork, pid)
             pidfd = self._open_pidfd(pid, role)
-            undo.callback(self._disown, pidfd)
+            undo.callback(self._fds.close, pidfd)
             output = Output(self._cap_bytes, lambda kind, text, at_ns: self._book.write(role, pid, kind, text, at_ns))
             process = Process(self, role, pid, pidfd, output)
             self._guardian.watch(pid, process.start_time)
             undo.pop_all()
         self.processes.append(process)
-        self._disown(output_out)
+        self._fds.close(output_out)
         self._pump.add(output_in, output.take)
         if killable:
-            self._disown(records_out)
+            self._fds.close(records_out)
             self._pump.add(records_in, self._hear(logs.RecordReader()))
         return process
 
     def _open_pidfd(self, pid: int, role: str) -> int:
         try:
-            return self._own(os.pidfd_open(pid))
+            return self._fds.own(os.pidfd_open(pid))
         except OSError as err:
             call = "pidfd_open"
             raise NoRoom(f"no room for process {role}", hint="see ulimit -n", errno=err.errno, syscall=call) from err
@@ -372,7 +336,7 @@ class Launcher:
         while not self._until_reaped(processes, min(until, self._until) - time.monotonic()):
             if time.monotonic() >= self._until:
                 self._pass_deadline()
-                self._until_reaped(processes, _LAST_WAIT_S)
+                self._until_reaped(processes, LAST_WAIT_S)
                 _name_stuck(processes)
                 break
             if time.monotonic() >= until:
@@ -400,8 +364,8 @@ class Launcher:
             if not process.reap() and process.cause == "asked":
                 process.cause = "killed"
             process.kill_group(signal.SIGKILL)
-        self._until_reaped(alive, _LAST_WAIT_S)
-        self._end_strays()
+        self._until_reaped(alive, LAST_WAIT_S)
+        self._strays.end()
         self._pump.sync()
         _name_stuck(alive)
 
@@ -426,23 +390,8 @@ class Launcher:
             process.kill_group(signal.SIGKILL)
 
     def strays(self) -> list[int]:
-        """Children this process was given because their parents died, zombies included; see the module's text."""
-        known, own_group = self._strangers | forked, os.getpgrp()
-        children = [pid for pid in procfs.children(self.pid) if pid not in known]
-        return [pid for pid in children if procfs.group(pid) != own_group]
-
-    def _end_strays(self) -> None:
-        """Kill and reap them, and who comes to us because of that, until there are none."""
-        until = time.monotonic() + _LAST_WAIT_S
-        pause_s = 0.0005
-        while (strays := self.strays()) and time.monotonic() < until:
-            for pid in strays:
-                with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                    self._ended_strays[pid] = procfs.start_time(pid)
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, os.WNOHANG)
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, 0.01)
+        """Children this process was given because their parents died, zombies included; see strays.py."""
+        return self._strays.now()
 
 
 def _fork_role(plan: child.Plan, target: Callable[..., object], args: tuple[object, ...]) -> int:
@@ -473,19 +422,6 @@ def _name_stuck(processes: list[Process]) -> None:
         raise IpclabError(f"killed, but the kernel does not let go of {names}")
 
 
-def _occupy_standard_descriptors() -> None:
-    """Open /dev/null in place of 0, 1 and 2 where they are closed: a pipe with such a number would be in the way."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
-
-
-def _flush_standard_streams() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-
-
 def _keep_zombies() -> Any:
     """A parent that ignores SIGCHLD is told no exit codes: undo that; returns what to put back, None for nothing."""
     ignored = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
@@ -496,7 +432,7 @@ def _keep_zombies() -> Any:
 
 def _after_fork() -> None:
     forked.clear()  # they are siblings of whoever was forked here, not children
-    _private_fds.clear()  # closed in a role; in it these numbers are free for others
+    descriptors.forget_all()
     if _open:
         logs.speak_for(_open[-1].label, _open[-1]._records_out)
         _open.clear()
