@@ -56,7 +56,7 @@ def new_segment(label: str) -> Iterator[str]:
     except OSError as error:
         raise from_os_error(error, f"shared memory {name}") from error
     finally:
-        with suppress(posix_ipc.ExistentialError):  # the last scene removes it
+        with suppress(posix_ipc.Error, OSError):  # the last scene has removed it, or it could not be made
             posix_ipc.unlink_shared_memory(name)
         registry.forget("posix-shm", name)
 

@@ -12,9 +12,8 @@ import mmap
 import sys
 import time
 
-import posix_ipc
-
-from ipclab.processes import Stage, registry, say
+from ipclab.mechanisms.sync.posix_sem import NamedSemaphore
+from ipclab.processes import Stage, say
 
 FAMILY = "synchronisation"
 NEEDS = ("posix-sem",)
@@ -71,20 +70,19 @@ class GuardedBuffer(Buffer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.free, self.filled, self.mutex = [
-            posix_ipc.Semaphore(registry.new_name("posix-sem", label), posix_ipc.O_CREX, 0o600, value)
-            for label, value in (("free", SLOTS), ("filled", 0), ("mutex", 1))
-        ]
+        self.free = NamedSemaphore.create(SLOTS, "free")
+        self.filled = NamedSemaphore.create(0, "filled")
+        self.mutex = NamedSemaphore.create(1, "mutex")
 
     def put(self, item: int) -> None:
         self.free.acquire()  # sleeps while no slot is free
-        with self.mutex:
+        with self.mutex.held():
             super().put(item)
         self.filled.release()
 
     def take(self) -> int | None:
         self.filled.acquire()  # sleeps while no slot is filled
-        with self.mutex:
+        with self.mutex.held():
             item = super().take()
         self.free.release()
         return item
@@ -92,7 +90,6 @@ class GuardedBuffer(Buffer):
     def unlink(self) -> None:
         for semaphore in (self.free, self.filled, self.mutex):
             semaphore.unlink()
-            registry.forget("posix-sem", semaphore.name)
 
 
 def produce(number: int, buffer: Buffer) -> None:

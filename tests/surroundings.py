@@ -62,6 +62,8 @@ class Surroundings:
     nobody: bool = False
     #: Size of /dev/shm.
     shm_bytes: int = 1 << 30
+    #: Its mode: 0700 closes it to all but root.
+    shm_mode: int = 0o1777
     #: Take away a mounted /dev/mqueue (the system calls go on working, the listing does not).
     hide_mqueue: bool = False
     #: Capabilities, named as setpriv(1) does, that nobody in there has.
@@ -70,6 +72,10 @@ class Surroundings:
     cpu_quota: float | None = None
     #: Everything on one CPU.
     one_cpu: bool = False
+    #: Limits as prlimit(1) has them: ("nofile=24",).
+    limits: tuple[str, ...] = ()
+    #: Without one there is not even a loopback address.
+    network: bool = True
     #: Own process ids: the command's orphans come to a pid 1 that collects nobody.
     own_pids: bool = False
     #: Whether further user namespaces may be made in there.
@@ -107,6 +113,8 @@ class Surroundings:
         with _folders(self.nobody) as place, _quota(self.cpu_quota) as cgroup:
             script = "\n".join(["set -e", *self._mounts(place, cgroup), *self._visit(place)])
             command = ["unshare", "--mount", "--ipc", *(() if os.geteuid() == 0 else ("--user", "--map-root-user"))]
+            if not self.network:
+                command += ["--net"]
             if self.own_pids:
                 command += ["--pid", "--fork", "--mount-proc"]
             if self.one_cpu:
@@ -142,7 +150,7 @@ class Surroundings:
         yield "umask 022"
         if cgroup is not None:
             yield f"echo $$ > {shlex.quote(str(cgroup / 'cgroup.procs'))}"
-        yield f"mount -t tmpfs -o mode=1777,size={self.shm_bytes} none /dev/shm"
+        yield f"mount -t tmpfs -o mode={self.shm_mode:o},size={self.shm_bytes} none /dev/shm"
         if self.hide_mqueue:
             yield "while mountpoint -q /dev/mqueue; do umount /dev/mqueue; done"
         if self.nobody:
@@ -163,6 +171,8 @@ class Surroundings:
             dropped = ",".join(f"-{name}" for name in self.without)
             privileges += [f"--inh-caps={dropped}", f"--bounding-set={dropped}"]
         before = f"setpriv {' '.join(privileges)} " if privileges else ""
+        if self.limits:
+            before += f"prlimit {' '.join(f'--{limit}' for limit in self.limits)} "
         if not self.user_namespaces:
             closed = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
             before += f"unshare --user --map-root-user sh -c {shlex.quote(closed)} sh "

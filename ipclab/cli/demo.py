@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ipclab.cli.complete import demo_names
-from ipclab.cli.output import medium, output_options, say, show
+from ipclab.cli.output import medium, output_options, printing, say, show
 from ipclab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,21 +58,23 @@ def _list(found: tuple[Demo, ...], as_json: bool, file: Path | None) -> None:
 
 
 def _run(found: tuple[Demo, ...], *, named: bool, as_json: bool, file: Path | None) -> int:
+    from ipclab import survey
     from ipclab.demos import running
     from ipclab.records import DemoReport
     from ipclab.views import runs
 
-    narration = (sys.stderr if as_json else sys.stdout).buffer
+    narration, its_name = (sys.stderr.buffer, "standard error") if as_json else (sys.stdout.buffer, "standard output")
 
     def write(text: bytes) -> None:
-        narration.write(text)
-        narration.flush()
+        with printing(its_name):
+            narration.write(text)
+            narration.flush()
 
     done: list[DemoRun] = []
-    for demo in found:
+    for status in survey.demo_statuses(found):
         if len(found) > 1:
-            write(runs.title(demo, len(done) + 1, len(found), medium()).encode(errors="backslashreplace"))
-        done.append(running.run(demo, write))
+            write(runs.title(status.demo, len(done) + 1, len(found), medium()).encode(errors="backslashreplace"))
+        done.append(running.run(status.demo, write) if status.standing != "not here" else running.skip(status, write))
         write(runs.remains(done[-1], medium()).encode(errors="backslashreplace"))
     report = DemoReport(runs=tuple(done))
     show(report, lambda place: runs.runs_table(report, place) if len(done) > 1 else "", as_json=as_json, file=file)

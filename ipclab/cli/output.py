@@ -40,13 +40,20 @@ def show(record: msgspec.Struct, draw: Callable[[Medium], str], *, as_json: bool
 
 def say(text: str) -> None:
     """Print text as it is. Raises IpclabError when standard output is full, BrokenPipeError when nobody reads it."""
-    try:
+    with printing("standard output"):
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def printing(stream: str) -> Iterator[None]:
+    """Let an OSError tell which stream could not be written; a BrokenPipeError, nobody reads it, stays what it is."""
+    try:
+        yield
     except BrokenPipeError:
         raise
     except OSError as err:
-        raise from_os_error(err, "standard output", syscall="write") from err
+        raise from_os_error(err, stream, syscall="write") from err
 
 
 def medium() -> Medium:

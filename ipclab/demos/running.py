@@ -31,7 +31,7 @@ import msgspec
 from ipclab import _core
 from ipclab.errors import IpclabError, from_os_error
 from ipclab.processes import procfs, registry
-from ipclab.records import Demo, DemoRun, Leftover
+from ipclab.records import Demo, DemoRun, DemoStatus, Leftover
 
 #: A little more than a Stage gives itself (30 s): its own report of what hung is better than ours.
 DEADLINE_S = 35.0
@@ -69,6 +69,16 @@ def run(demo: Demo, write: Callable[[bytes], object], *, deadline_s: float = DEA
             registry.clean()
         raise
     return msgspec.structs.replace(ended, orphans=orphans, leftovers=_left_since(earlier))
+
+
+def skip(status: DemoStatus, write: Callable[[bytes], object]) -> DemoRun:
+    """The report of a demo that is not started because what it needs is not here; `write` gets its one line."""
+    remedy = f"; {status.remedy}" if status.remedy else ""
+    verdict = f"{status.demo.name}: not here: {status.reason}{remedy}"
+    write(f"{verdict}\n".encode())
+    return DemoRun(
+        name=status.demo.name, status="not here", verdict=verdict, duration_ns=0, exit_code=NOT_HERE, signal=None
+    )
 
 
 def _left_since(earlier: set[tuple[str, str]]) -> tuple[Leftover, ...]:
@@ -242,7 +252,7 @@ def _write_briefly(write: Callable[[bytes], object], words: bytes) -> None:
     before = signal.signal(signal.SIGALRM, give_up)
     try:
         signal.setitimer(signal.ITIMER_REAL, LAST_WORDS_S)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, IpclabError):
             write(words)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -14,6 +14,7 @@ The order matters. The launcher has blocked every signal for the fork, so that n
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import io
 import logging
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from ipclab import _core
-from ipclab.errors import IpclabError, Unavailable
+from ipclab.errors import IpclabError, Unavailable, from_os_error
 from ipclab.processes import logs
 from ipclab.processes.interrupts import floor
 
@@ -145,10 +146,7 @@ def _live(plan: Plan, target: Callable[..., object], args: tuple[object, ...]) -
 
 def _tell(error: BaseException) -> None:
     """One line on the output, and the same to the launcher."""
-    where = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(where[-1].filename).name}:{where[-1].lineno})" if where else ""
-    text = str(error) if isinstance(error, IpclabError) else f"{type(error).__name__}: {error}{place}"
-    text = " ".join(text.split())
+    text = in_one_line(error)
     print(text, file=sys.stderr)
     if os.environ.get("IPCLAB_DEBUG"):
         traceback.print_exception(error)
@@ -156,6 +154,19 @@ def _tell(error: BaseException) -> None:
     record = logging.LogRecord(WRAPPER, level, "", 0, text, None, None)
     for handler in logging.getLogger(logs.SAY).handlers:
         handler.handle(record)
+
+
+def in_one_line(error: BaseException) -> str:
+    """What went wrong, and where in which file unless it is an error of ours, which names the thing itself."""
+    if isinstance(error, IpclabError):
+        return " ".join(str(error).split())
+    steps = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(steps[-1].filename).name}:{steps[-1].lineno})" if steps else ""
+    text, hint = f"{type(error).__name__}: {error}", None
+    if isinstance(error, OSError) and error.errno:
+        text = f"{errno.errorcode.get(error.errno, error.errno)}: {error.strerror}"
+        hint = from_os_error(error, "").hint
+    return " ".join(f"{text}{place}{f'; {hint}' if hint else ''}".split())
 
 
 def _die_by(signo: signal.Signals) -> NoReturn:

@@ -21,13 +21,14 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from ipclab.errors import IpclabError, TimedOut, Unavailable
-from ipclab.processes import logs, procfs, registry
+from ipclab.processes import child, logs, procfs, registry
 from ipclab.processes.book import to_stdout
 from ipclab.processes.interrupts import Terminated, whole
 from ipclab.processes.spawn import Launcher, Process
@@ -48,6 +49,21 @@ _WORDS = {
     "X": "is gone",
     "I": "is idle",
 }
+
+
+def _refusal(error: BaseException | None) -> IpclabError | None:
+    """What the kernel has refused the demo's own process, as one line; None for anything else.
+
+    That is this machine's doing and no mistake in the demo, which would keep its traceback.
+    """
+    if isinstance(error, IpclabError) or error is None:
+        return None
+    # posix_ipc and sysv_ipc have an OSError for some refusals and exceptions of their own for the others.
+    if not isinstance(error, OSError) and type(error).__module__ not in ("posix_ipc", "sysv_ipc"):
+        return None
+    if os.environ.get("IPCLAB_DEBUG"):
+        traceback.print_exception(error)
+    return IpclabError(child.in_one_line(error))
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +125,7 @@ class Stage(Launcher):
         root.setLevel(self._level_before)
         try:
             error = self._leave_quietly(error)
-            return self._conclude(error)
+            return self._conclude(_refusal(error) or error)
         finally:
             self._interrupts.restore()
 

@@ -148,9 +148,10 @@ def test_a_reader_that_goes_away_is_no_news() -> None:
     assert (process.returncode, err) == (1, b"")
 
 
-def test_a_full_disk_is_one_line() -> None:
+@pytest.mark.parametrize("command", [("list",), ("demo", "pidfd-signal")])
+def test_a_full_disk_is_one_line(command: tuple[str, ...]) -> None:
     with open("/dev/full", "wb") as full:
-        process = start("list", stdout=full, stderr=subprocess.PIPE)
+        process = start(*command, stdout=full, stderr=subprocess.PIPE)
         _out, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert err == b"ipclab: standard output: No space left on device (write: ENOSPC)\n"

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import posix_ipc
 import pytest
 
 from ipclab.errors import IpclabError, Unavailable
@@ -121,6 +122,23 @@ def test_a_mistake_in_the_demo_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         perform()
     assert stage.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), r"ENOSPC: No space left on device \(test_stage.py:\d+\)"),
+        (OSError(errno.EMFILE, "Too many"), r"EMFILE: Too many \(test_stage.py:\d+\); raise RLIMIT_NOFILE .*"),
+        (posix_ipc.PermissionsError("No"), r"PermissionsError: No \(test_stage.py:\d+\)"),
+    ],
+)
+def test_what_the_kernel_refuses_the_demo_itself_is_one_line(
+    error: Exception, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Stage("demo", "?") as stage:
+        raise error
+    assert stage.exit_code == 1
+    assert re.search(rf"^demo: FAILED: {line}$", capsys.readouterr().out, flags=re.MULTILINE)
 
 
 def test_a_role_that_fails_fails_the_demo(capsys: pytest.CaptureFixture[str]) -> None:

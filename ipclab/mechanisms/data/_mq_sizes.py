@@ -43,6 +43,12 @@ def user_bytes() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
+def fits_none() -> bool:
+    """Whether this user may not even have a queue of one byte."""
+    room = user_bytes()
+    return room is not None and room <= _OVERHEAD_BYTES
+
+
 def sizes_to_try(message_bytes: int, depth: int, queues: int) -> Iterator[tuple[int, int]]:
     """(messages, bytes of each) for `queues` queues, the most wanted first.
 

@@ -57,7 +57,7 @@ from ipclab.errors import (
     UsageError,
 )
 from ipclab.mechanisms.base import Deadline, End, Link, NativeSpec, Peer, watched
-from ipclab.mechanisms.data._mq_sizes import mq_limits, sizes_to_try
+from ipclab.mechanisms.data._mq_sizes import fits_none, mq_limits, sizes_to_try
 from ipclab.mechanisms.data._streams import byte_view, wait_ready
 from ipclab.processes import registry
 from ipclab.records import Limit, Mechanism, Probe
@@ -91,6 +91,9 @@ def probe() -> Probe:
         pass
     except (posix_ipc.Error, OSError) as err:
         return Probe(works=False, reason=f"mq_open: {err}", remedy="a kernel with CONFIG_POSIX_MQUEUE")
+    if fits_none():
+        reason = "RLIMIT_MSGQUEUE leaves this user no room for any queue"
+        return Probe(works=False, reason=reason, remedy="raise it (ulimit -q)")
     return Probe(works=True)
 
 

@@ -41,6 +41,7 @@ Man pages. shm_overview(7), shm_open(3), mmap(2), posix_fallocate(3), tmpfs(5), 
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from contextlib import suppress
@@ -67,14 +68,20 @@ MECHANISM = Mechanism(
 
 #: What to do when /dev/shm has no room.
 ROOM_HINT = "make room in /dev/shm (`ipclab clean`), or enlarge it (docker run --shm-size, mount -o remount,size=)"
+_CLOSED, _OPEN_IT = "this user cannot write to /dev/shm", "mount a tmpfs there, mode 1777"
 
 
-def open_error(err: Exception, what: str) -> IpclabError:
+def open_error(err: Exception, what: str, *, creating: bool) -> IpclabError:
     """The error for what posix_ipc raised on opening a name; it keeps a sentence, and an errno only sometimes."""
+    if creating and isinstance(err, posix_ipc.ExistentialError) and "already" in str(err):
+        return NameInUse(f"{what} exists already")
+    if creating and isinstance(err, (posix_ipc.ExistentialError, posix_ipc.PermissionsError)):
+        # glibc's sem_open says ENOENT where it may not enter the folder.
+        return Unavailable(f"{what} cannot be made: {_CLOSED}", hint=_OPEN_IT, errno=errno.EACCES)
     if isinstance(err, posix_ipc.ExistentialError):
-        return NameInUse(f"{what} exists already") if "already" in str(err) else IpclabError(f"{what} does not exist")
+        return IpclabError(f"{what} does not exist")
     if isinstance(err, (posix_ipc.PermissionsError, PermissionError)):
-        hint = "it belongs to another user, or /dev/shm is not writable for this one"
+        hint = f"it belongs to another user, or {_CLOSED}"
         return Unavailable(f"{what}: no permission", hint=hint, errno=getattr(err, "errno", None))
     if isinstance(err, OSError) and err.errno is not None:
         return from_os_error(err, what)
@@ -97,7 +104,9 @@ class PosixShm(MappedSegment):
         try:
             return cls._open(name, size_bytes)
         except BaseException:
-            _unlink(name)
+            with suppress(posix_ipc.Error, OSError):  # where nothing can be made, nothing can be removed either
+                _unlink(name)
+            registry.forget("posix-shm", name)
             raise
 
     @classmethod
@@ -112,7 +121,7 @@ class PosixShm(MappedSegment):
         try:
             fd = posix_ipc.SharedMemory(name, flags, mode=0o600).fd
         except (posix_ipc.Error, OSError, ValueError, MemoryError) as err:
-            raise open_error(err, what) from err
+            raise open_error(err, what, creating=create_bytes is not None) from err
         try:
             if create_bytes is not None:
                 reserve(fd, create_bytes, what, ROOM_HINT)
@@ -160,7 +169,7 @@ def probe() -> Probe:
 def probe_dev_shm() -> Probe:
     """Whether this user can make something in /dev/shm, and it has room for a page."""
     if not os.access(_live.DEV_SHM, os.W_OK | os.X_OK):
-        return Probe(works=False, reason="this user cannot write to /dev/shm", remedy="mount a tmpfs there, mode 1777")
+        return Probe(works=False, reason=_CLOSED, remedy=_OPEN_IT)
     found = os.statvfs(_live.DEV_SHM)
     if found.f_blocks and found.f_bavail * found.f_frsize < resource.getpagesize():
         return Probe(works=False, reason="/dev/shm is full", remedy=ROOM_HINT)

@@ -77,7 +77,9 @@ class NamedSemaphore(Lock):
         try:
             return cls._open(name, value)
         except BaseException:
-            _unlink(name)
+            with suppress(posix_ipc.Error, OSError):  # where nothing can be made, nothing can be removed either
+                _unlink(name)
+            registry.forget("posix-sem", name)
             raise
 
     @classmethod
@@ -91,7 +93,7 @@ class NamedSemaphore(Lock):
         try:
             semaphore = posix_ipc.Semaphore(name, flags, mode=0o600, initial_value=value or 0)
         except (posix_ipc.Error, OSError, ValueError, MemoryError) as err:
-            raise open_error(err, f"POSIX semaphore {name}") from err
+            raise open_error(err, f"POSIX semaphore {name}", creating=value is not None) from err
         return cls(name, semaphore, created=value is not None)
 
     @property
