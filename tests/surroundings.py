@@ -72,6 +72,8 @@ class Surroundings:
     cpu_quota: float | None = None
     #: Everything on one CPU.
     one_cpu: bool = False
+    #: The kernel allows no SysV queue, segment or semaphore at all.
+    no_sysv: bool = False
     #: Limits as prlimit(1) has them: ("nofile=24",).
     limits: tuple[str, ...] = ()
     #: Without one there is not even a loopback address.
@@ -101,6 +103,8 @@ class Surroundings:
                 return "setpriv(1) is not installed"
             if self.nobody and (hidden := [path for path in needed_paths() if path.stat().st_mode & 0o005 != 0o005]):
                 return f"nobody may not read {hidden[0]}"
+        if self.no_sysv and not as_root:
+            return "only root may set the limits of an IPC namespace"
         if self.cpu_quota is not None and cpu_cgroup() is None:
             return "no cgroup with a cpu controller may be made here"
         if not self.user_namespaces and _fails(["unshare", "-Ur", "true"]):
@@ -151,6 +155,8 @@ class Surroundings:
         if cgroup is not None:
             yield f"echo $$ > {shlex.quote(str(cgroup / 'cgroup.procs'))}"
         yield f"mount -t tmpfs -o mode={self.shm_mode:o},size={self.shm_bytes} none /dev/shm"
+        if self.no_sysv:
+            yield "cd /proc/sys/kernel; echo 0 > msgmni; echo 0 > shmmni; echo 250 32000 32 0 > sem"
         if self.hide_mqueue:
             yield "while mountpoint -q /dev/mqueue; do umount /dev/mqueue; done"
         if self.nobody:

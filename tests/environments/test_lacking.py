@@ -6,6 +6,7 @@ No permission, no room, no queue, no network, no descriptors: alone a demo meets
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ LACKING: tuple[tuple[Surroundings, tuple[str, ...], str], ...] = (
     (Surroundings(name="shm-closed", nobody=True, shm_mode=0o700), ("posix-shm", "semaphore", "fastest"), "not here"),
     (Surroundings(name="shm-one-page", shm_bytes=PAGE), ("semaphore", "fastest"), "FAILED"),
     (Surroundings(name="no-network", network=False), ("tcp", "udp"), "not here"),
+    (Surroundings(name="no-sysv", no_sysv=True), ("sysv-mq", "sysv-shm"), "not here"),
     (Surroundings(name="no-queue-memory", nobody=True, limits=("msgqueue=0",)), ("posix-mq",), "not here"),
     (Surroundings(name="24-files", nobody=True, limits=("nofile=24:24",)), ("pipe", "boundaries"), "FAILED"),
     (Surroundings(name="12-files", nobody=True, limits=("nofile=12:12",)), ("pipe", "memfd", "semaphore"), "FAILED"),
@@ -51,6 +53,19 @@ def test_a_demo_alone(place: Surroundings, name: str, word: str) -> None:
     code, line = last_line(place, sys.executable, str(DEMOS / f"{name.replace('-', '_')}.py"))
     assert code in (1, 77)
     assert re.match(f"{name}: (FAILED|not here): ", line), line
+
+
+def test_full_tables_are_told_of_every_sysv_mechanism() -> None:
+    pytest.importorskip("sysv_ipc")
+    place = Surroundings(name="no-sysv", no_sysv=True)
+    if why := place.obstacle():
+        pytest.skip(why)
+    done = place.run(*ipclab("list", "--json"))
+    reasons = {
+        status["mechanism"]["name"]: status["probe"]["reason"] for status in json.loads(done.out)["mechanisms"]
+    }
+    for name in ("sysv-mq", "sysv-shm", "sysv-sem"):
+        assert re.fullmatch(r"all 0 SysV \w+ of this machine are in use", reasons[name]), reasons[name]
 
 
 def test_what_can_do_without_does_without() -> None:

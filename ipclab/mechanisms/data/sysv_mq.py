@@ -54,6 +54,7 @@ from ipclab.errors import (
     UsageError,
     from_os_error,
 )
+from ipclab.mechanisms import _sysv
 from ipclab.mechanisms.base import PEER_LOOK_S, Deadline, End, Link, NativeSpec, Peer, other, watched
 from ipclab.mechanisms.data._pipes import sysctl
 from ipclab.mechanisms.data._streams import byte_view
@@ -80,7 +81,6 @@ MECHANISM = Mechanism(
 )
 
 _KERNEL = Path("/proc/sys/kernel")
-_QUEUES = Path("/proc/sysvipc/msg")
 #: The first nap between two tries; each next one is twice as long, up to PEER_LOOK_S. Chosen: a message that is under
 #: way takes some microseconds.
 _FIRST_NAP_S = 1e-4
@@ -88,41 +88,9 @@ _FIRST_NAP_S = 1e-4
 TYPES: dict[Side, int] = {"a": 1, "b": 2}
 
 
-def _sysv_ipc() -> Any:
-    """The extension module, or Unavailable with the way to get it."""
-    try:
-        import sysv_ipc
-    except ImportError as err:
-        hint = "pip install 'ipclab[sysv]'"
-        raise Unavailable("SysV message queues need the package sysv_ipc", hint=hint) from err
-    return sysv_ipc
-
-
 def probe() -> Probe:
-    """Ask for a queue that does not exist: ENOENT says that there are queues."""
-    try:
-        sysv_ipc = _sysv_ipc()
-    except Unavailable as err:
-        return Probe(works=False, reason=err.message, remedy=err.hint or "")
-    try:
-        sysv_ipc.MessageQueue(0x1B_FF_FF_FE)
-    except (sysv_ipc.ExistentialError, sysv_ipc.PermissionsError):
-        pass
-    except (sysv_ipc.Error, OSError) as err:
-        return Probe(works=False, reason=f"msgget: {err}", remedy="a kernel with CONFIG_SYSVIPC")
-    most, in_use = sysctl(_KERNEL / "msgmni"), _queues_in_use()
-    if most is not None and in_use is not None and in_use >= most:
-        remedy = "`ipclab clean`, `ipcrm -q`, or raise /proc/sys/kernel/msgmni"
-        return Probe(works=False, reason=f"all {most} message queues of this machine are in use", remedy=remedy)
-    return Probe(works=True)
-
-
-def _queues_in_use() -> int | None:
-    """How many queues there are; None where /proc does not tell."""
-    try:
-        return len(_QUEUES.read_text().splitlines()) - 1  # the first line is the heading
-    except OSError:
-        return None
+    """Ask for a key that nobody has, and whether the table has room."""
+    return _sysv.probe("SysV queues", "msg", _sysv.most("msgmni"), lambda sysv_ipc, key: sysv_ipc.MessageQueue(key))
 
 
 def limits() -> tuple[Limit, ...]:
@@ -133,14 +101,15 @@ def limits() -> tuple[Limit, ...]:
         ("queues of this machine", "msgmni", "queues"),
     )
     read = [Limit(name=n, value=sysctl(_KERNEL / f), unit=unit, source=str(_KERNEL / f)) for n, f, unit in rows]
-    return (*read, Limit(name="queues in use now", value=_queues_in_use(), unit="queues", source=str(_QUEUES)))
+    now = Limit(name="queues in use now", value=_sysv.in_use("msg"), unit="queues", source="/proc/sysvipc/msg")
+    return (*read, now)
 
 
 class SysvMqEnd(End):
     """One side of the queue: sends its own type, receives the other's. Holds nothing that needs closing."""
 
     def __init__(self, queue: Any, send_type: int, recv_type: int, limit_bytes: int, limit_source: str) -> None:
-        self._sysv_ipc = _sysv_ipc()
+        self._sysv_ipc = _sysv.load("SysV queues")
         self._queue = queue
         self._send_type = send_type
         self._recv_type = recv_type
@@ -264,7 +233,7 @@ class SysvMqLink(Link):
 
         Raises NoRoom, NameInUse, Unavailable.
         """
-        sysv_ipc = _sysv_ipc()
+        sysv_ipc = _sysv.load("SysV queues")
         link = cls()
         try:
             link.key = registry.new_key("sysv-mq", "both-ways")
@@ -309,7 +278,7 @@ class SysvMqLink(Link):
             return
         key, self.key = self.key, None
         if queue is not None:
-            with suppress(_sysv_ipc().ExistentialError):
+            with suppress(_sysv.load("SysV queues").ExistentialError):
                 queue.remove()
         registry.forget("sysv-mq", key)
 

@@ -43,6 +43,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 from ipclab.errors import IpclabError, NameInUse, NoRoom, Unavailable
+from ipclab.mechanisms import _sysv
 from ipclab.mechanisms.shared import _live
 from ipclab.mechanisms.shared._segment import Segment, check_memory, check_size
 from ipclab.mechanisms.shared._slots import SlotLink
@@ -62,15 +63,6 @@ MECHANISM = Mechanism(
 ROOM_HINT = "see `ipcs -lm` for the limits and `ipcs -m` for who uses them; `ipclab clean` removes what dead ones left"
 
 
-def load_sysv_ipc(what: str) -> Any:
-    """The extra package. Raises Unavailable where it is not installed."""
-    try:
-        import sysv_ipc
-    except ImportError as err:
-        raise Unavailable(f"{what} needs the package sysv_ipc", hint="pip install 'ipclab[sysv]'") from err
-    return sysv_ipc
-
-
 class SysvShm(Segment):
     """One segment, attached. Leaving the `with` detaches it and, in the process that created it, removes it."""
 
@@ -83,7 +75,7 @@ class SysvShm(Segment):
     @classmethod
     def create(cls, size_bytes: int, label: str = "shm") -> Self:
         """A new, zeroed segment under a new key, mode 0600. Raises NoRoom, Unavailable."""
-        sysv_ipc = load_sysv_ipc("SysV shared memory")
+        sysv_ipc = _sysv.load("SysV segments")
         check_size(size_bytes, "SysV shared memory")  # sysv_ipc would cut a larger number down in silence
         check_memory(size_bytes, "SysV shared memory")
         key = registry.new_key("sysv-shm", label)
@@ -98,7 +90,7 @@ class SysvShm(Segment):
     @classmethod
     def attach(cls, key: int) -> Self:
         """The existing segment of that key. Raises IpclabError when there is none, Unavailable without permission."""
-        return cls._open(load_sysv_ipc("SysV shared memory"), key, None)
+        return cls._open(_sysv.load("SysV segments"), key, None)
 
     @classmethod
     def _open(cls, sysv_ipc: Any, key: int, create_bytes: int | None) -> Self:
@@ -115,12 +107,12 @@ class SysvShm(Segment):
         """How many attachments there are now, in all processes (shm_nattch)."""
         try:
             return int(self._shm.number_attached)
-        except load_sysv_ipc(self.what).ExistentialError:
+        except _sysv.load(self.what).ExistentialError:
             return 0
 
     def unlink(self) -> None:
         """IPC_RMID: the key is free at once, the memory goes with the last detach."""
-        with suppress(load_sysv_ipc(self.what).ExistentialError):
+        with suppress(_sysv.load(self.what).ExistentialError):
             self._shm.remove()
         registry.forget("sysv-shm", self.key)
 
@@ -128,7 +120,7 @@ class SysvShm(Segment):
         # Detaching under a live memoryview would leave it pointing nowhere: then the end of the process detaches.
         # Two references are ours: the attribute and getrefcount's own argument.
         if sys.getrefcount(self._shm) <= 2:
-            with suppress(load_sysv_ipc(self.what).NotAttachedError):
+            with suppress(_sysv.load(self.what).NotAttachedError):
                 self._shm.detach()
 
 
@@ -163,18 +155,8 @@ LINK = SysvShmLink
 
 
 def probe() -> Probe:
-    """Ask for a key that nobody has: ENOENT is the answer of a kernel that has SysV IPC."""
-    try:
-        sysv_ipc = load_sysv_ipc("SysV shared memory")
-    except Unavailable as err:
-        return Probe(works=False, reason=err.message, remedy=err.hint or "")
-    try:
-        sysv_ipc.SharedMemory(0x1B_FF_FF_FE).detach()
-    except (sysv_ipc.ExistentialError, sysv_ipc.PermissionsError):
-        return Probe(works=True)
-    except (sysv_ipc.Error, OSError, ValueError) as err:
-        return Probe(works=False, reason=f"shmget: {err}", remedy="a kernel built with CONFIG_SYSVIPC")
-    return Probe(works=True)
+    """Ask for a key that nobody has, and whether the table has room."""
+    return _sysv.probe("SysV segments", "shm", _sysv.most("shmmni"), lambda sysv_ipc, key: sysv_ipc.SharedMemory(key))
 
 
 def limits() -> tuple[Limit, ...]:

@@ -48,9 +48,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from ipclab.errors import IpclabError, NameInUse, NoRoom, PeerGone, TimedOut, Unavailable, UsageError, from_os_error
+from ipclab.mechanisms import _sysv
 from ipclab.mechanisms.base import Bell, Deadline, Link, NativeSpec
 from ipclab.mechanisms.shared import _live
-from ipclab.mechanisms.shared.sysv_shm import load_sysv_ipc
 from ipclab.mechanisms.sync._bell import SyncBell, Turns
 from ipclab.mechanisms.sync._lock import Lock
 from ipclab.processes import registry
@@ -111,7 +111,7 @@ class SysvSemaphore(Lock):
     def create(cls, value: int = 1, label: str = "sem", *, undo: bool = True) -> Self:
         """A new one under a new key, mode 0600. `undo`: operations of this object are taken back when their process
         ends. Raises UsageError for an impossible value, NoRoom, Unavailable."""
-        sysv_ipc = load_sysv_ipc("SysV semaphores")
+        sysv_ipc = _sysv.load("SysV semaphores")
         if not 0 <= value <= SEMVMX:
             raise UsageError(f"a SysV semaphore cannot begin with {value}", hint=f"0 to {SEMVMX} (SEMVMX)")
         key = registry.new_key("sysv-sem", label)
@@ -129,7 +129,7 @@ class SysvSemaphore(Lock):
     @classmethod
     def attach(cls, key: int, *, undo: bool = True) -> Self:
         """The existing one of that key. Raises IpclabError when there is none, Unavailable without permission."""
-        sysv_ipc = load_sysv_ipc("SysV semaphores")
+        sysv_ipc = _sysv.load("SysV semaphores")
         try:
             semaphore = sysv_ipc.Semaphore(key)
         except Exception as err:
@@ -168,7 +168,7 @@ class SysvSemaphore(Lock):
 
     def unlink(self) -> None:
         """IPC_RMID: it is gone at once, and whoever waits is told. Twice is allowed."""
-        with suppress(load_sysv_ipc("SysV semaphores").ExistentialError):
+        with suppress(_sysv.load("SysV semaphores").ExistentialError):
             self._semaphore.remove()
         registry.forget("sysv-sem", self.key)
 
@@ -193,7 +193,7 @@ class SysvSemaphore(Lock):
             raise from_os_error(OSError(number, os.strerror(number)), what, syscall="semtimedop")
 
     def _read(self, attribute: str) -> Any:
-        sysv_ipc = load_sysv_ipc("SysV semaphores")
+        sysv_ipc = _sysv.load("SysV semaphores")
         try:
             return getattr(self._semaphore, attribute)
         except sysv_ipc.ExistentialError as err:
@@ -213,18 +213,8 @@ def _open_error(sysv_ipc: Any, err: Exception, key: int) -> IpclabError:
 
 
 def probe() -> Probe:
-    """Ask for a key that nobody has: ENOENT is the answer of a kernel that has SysV IPC."""
-    try:
-        sysv_ipc = load_sysv_ipc("SysV semaphores")
-    except Unavailable as err:
-        return Probe(works=False, reason=err.message, remedy=err.hint or "")
-    try:
-        sysv_ipc.Semaphore(0x1B_FF_FF_FE)
-    except (sysv_ipc.ExistentialError, sysv_ipc.PermissionsError):
-        return Probe(works=True)
-    except (sysv_ipc.Error, OSError) as err:
-        return Probe(works=False, reason=f"semget: {err}", remedy="a kernel built with CONFIG_SYSVIPC")
-    return Probe(works=True)
+    """Ask for a key that nobody has, and whether the table has room."""
+    return _sysv.probe("SysV semaphores", "sem", _sysv.most("sem", 3), lambda sysv_ipc, key: sysv_ipc.Semaphore(key))
 
 
 def limits() -> tuple[Limit, ...]:
