@@ -118,27 +118,35 @@ def _temp_folder() -> Path:
 def make_folder() -> Path:
     """The folder, made with mode 0700 if need be. Raises when what is there is not ours alone."""
     path = folder_path()
+    while True:
+        try:
+            _make_folder(path)
+            check_folder(path)
+        except FileNotFoundError:
+            continue  # somebody else, finding it empty, has just removed it
+        return path
+
+
+def _make_folder(path: Path) -> None:
     try:
         path.mkdir(0o700)
     except FileExistsError:
-        pass
+        return
     except OSError as err:
-        raise from_os_error(
-            err,
-            f"runtime folder {path}",
-            syscall="mkdir",
-            hint="set XDG_RUNTIME_DIR to a folder of yours that is writable",
-        ) from err
-    else:
-        path.chmod(0o700)  # an umask such as 0277 would have locked us out
-    check_folder(path)
-    return path
+        hint = "set XDG_RUNTIME_DIR to a folder of yours that is writable"
+        raise from_os_error(err, f"runtime folder {path}", syscall="mkdir", hint=hint) from err
+    path.chmod(0o700)  # an umask such as 0277 would have locked us out
 
 
 def check_folder(path: Path) -> None:
-    """Raise IpclabError unless this is a folder, no link, of this user, that nobody else may enter."""
+    """Raise IpclabError unless this is a folder, no link, of this user, that nobody else may enter.
+
+    FileNotFoundError: there is none, or none any more: whoever finds it empty removes it, at any moment.
+    """
     try:
         seen = os.lstat(path)
+    except FileNotFoundError:
+        raise
     except OSError as err:
         raise from_os_error(err, f"runtime folder {path}", syscall="lstat") from err
     wrong = ""
@@ -162,8 +170,6 @@ def locked_folder() -> Iterator[int]:
     Blocks up to 5 s for another one. FileNotFoundError: there is no folder, so there is nothing in it.
     """
     path = folder_path()
-    if not os.path.lexists(path):
-        raise FileNotFoundError(errno.ENOENT, "no runtime folder", str(path))
     check_folder(path)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -436,6 +436,31 @@ def test_a_real_pid_namespace(folder: Path) -> None:
     registry.forget("path", mine)
 
 
+def vanishing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The next look at the folder comes just after somebody else has removed it."""
+    real = os.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        monkeypatch.setattr(os, "lstat", real)
+        folder.rmdir()
+        return real(path)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+
+
+def test_a_folder_that_vanishes_is_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir(0o700)
+    vanishing(monkeypatch, folder)
+    assert registry.clean() == []
+
+
+def test_a_folder_that_vanishes_is_made_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vanishing(monkeypatch, folder)
+    path = registry.new_path("x")
+    assert folder.is_dir()
+    registry.forget("path", path)
+
+
 def test_several_cleans_at_once_remove_each_thing_once(folder: Path) -> None:
     for _ in range(5):
         in_a_child(lambda: [registry.new_path("x").write_text("") for _ in range(10)])
@@ -444,11 +469,13 @@ def test_several_cleans_at_once_remove_each_thing_once(folder: Path) -> None:
     def clean() -> None:
         os.write(counts[1], b"x" * len(registry.clean()))
 
-    with Launcher(sink=lambda line: None) as launcher:
+    lines: list[str] = []
+    with Launcher(sink=lines.append) as launcher:
         for number in range(4):
             launcher.spawn(f"cleaner-{number}", clean)
-        assert [ending.exit_code for ending in launcher.wait()] == [0] * 4
+        codes = [ending.exit_code for ending in launcher.wait()]
     os.close(counts[1])
+    assert codes == [0] * 4, lines
     with open(counts[0], "rb") as file:
         assert len(file.read()) == 50
 
