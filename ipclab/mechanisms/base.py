@@ -37,7 +37,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
-from ipclab.errors import PeerGone, TimedOut, Unavailable
+from ipclab.errors import PeerGone, TimedOut, Unavailable, from_os_error
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -100,6 +100,16 @@ class Peer:
             self.fd: int | None = os.pidfd_open(pid)
         except ProcessLookupError:
             self.fd = None  # gone already, and waited for
+        except OSError as err:
+            raise from_os_error(err, f"watching process {pid}", syscall="pidfd_open") from err
+
+    @classmethod
+    def instead_of(cls, before: Peer | None, pid: int) -> Peer:
+        """Watch this process from now on, and the one before no longer. Raises NoRoom, and then nothing has changed."""
+        peer = cls(pid)
+        if before is not None:
+            before.close()
+        return peer
 
     def gone(self) -> bool:
         """Whether the process has ended; never blocks."""

@@ -16,6 +16,7 @@ import pytest
 from actors import pair
 
 from ipclab.errors import BufferTooSmall, IpclabError, MessageTooLarge, NoRoom, PeerGone
+from ipclab.mechanisms.base import Peer
 from ipclab.mechanisms.data import fd_passing
 from ipclab.mechanisms.data._cloakroom import Cloakroom
 from ipclab.mechanisms.data._rights import recv_rights, send_rights
@@ -207,3 +208,14 @@ def limit_file_size(part: Any, size: int) -> None:
 def test_the_depth_bounds_what_waits() -> None:
     with FdPassingLink.open(depth=4) as link, pair(link) as (a, _):
         assert 2 <= a.call("send_until_full", b"x", 0.0) <= 16
+
+
+def test_a_peer_that_cannot_be_watched_is_said_and_the_one_before_still_is() -> None:
+    first = Peer(os.getpid())
+    with room_for(0), pytest.raises(NoRoom, match=r"watching process \d+: .*RLIMIT_NOFILE"):
+        Peer.instead_of(first, os.getppid())
+    assert not first.gone()
+    second = Peer.instead_of(first, os.getppid())
+    assert first.gone()
+    assert not second.gone()
+    second.close()

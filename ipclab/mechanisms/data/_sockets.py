@@ -138,9 +138,7 @@ class MessageEnd(End):
     def watch(self, pid: int) -> None:
         """Notice the end of `pid` in every wait from now on."""
         self._check()
-        if self._peer is not None:
-            self._peer.close()
-        self._peer = Peer(pid)
+        self._peer = Peer.instead_of(self._peer, pid)
 
     def native(self) -> NativeSpec:
         """By send(2) and recv(2)."""

@@ -150,9 +150,7 @@ class StreamEnd(End):
     def watch(self, pid: int) -> None:
         """Also notice the end of `pid`: needed only where a third process keeps the other end open."""
         self._check("")
-        if self._peer is not None:
-            self._peer.close()
-        self._peer = Peer(pid)
+        self._peer = Peer.instead_of(self._peer, pid)
 
     def native(self) -> NativeSpec:
         """By read(2) and write(2), which then wait in the call itself."""

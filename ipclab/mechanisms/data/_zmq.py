@@ -197,9 +197,7 @@ class ZmqEnd(End):
     def watch(self, pid: int) -> None:
         """Notice the end of `pid` also when no connection was ever made, or a process it forked keeps it open."""
         self._check()
-        if self._peer is not None:
-            self._peer.close()
-        self._peer = Peer(pid)
+        self._peer = Peer.instead_of(self._peer, pid)
 
     def close(self) -> None:
         """Close the socket and end the Context; waits until the peer has taken what was sent, LINGER_MS at most.

@@ -234,9 +234,7 @@ class FdPassingEnd(End):
     def watch(self, pid: int) -> None:
         """Also notice the end of `pid`: needed only where a third process keeps the other end open."""
         self._check_open()
-        if self._peer is not None:
-            self._peer.close()
-        self._peer = Peer(pid)
+        self._peer = Peer.instead_of(self._peer, pid)
 
     def native(self) -> NativeSpec:
         """By the same calls: a sealed memfd for each message, and sendmsg(2)."""

@@ -192,9 +192,7 @@ class PosixMqEnd(End):
     def watch(self, pid: int) -> None:
         """Watch the process on the other side: the queue itself tells nobody of its end."""
         self._check_open()
-        if self._peer is not None:
-            self._peer.close()
-        self._peer = Peer(pid)
+        self._peer = Peer.instead_of(self._peer, pid)
 
     def native(self) -> NativeSpec:
         """By mq_send(3) and mq_receive(3)."""

@@ -160,9 +160,7 @@ class SysvMqEnd(End):
     def watch(self, pid: int) -> None:
         """Watch the process on the other side: the queue itself tells nobody of its end."""
         self._check_open()
-        if self._peer is not None:
-            self._peer.close()
-        self._peer = Peer(pid)
+        self._peer = Peer.instead_of(self._peer, pid)
 
     def native(self) -> NativeSpec:
         """By msgsnd(2) and msgrcv(2)."""

@@ -165,9 +165,7 @@ class SlotEnd(End):
 
     def watch(self, pid: int) -> None:
         """Notice the other process's death within PEER_LOOK_S of waiting; the kernel would not tell."""
-        if self._peer is not None:
-            self._peer.close()
-        self._peer = Peer(pid)
+        self._peer = Peer.instead_of(self._peer, pid)
 
     def native(self) -> NativeSpec:
         """In the same slots, with semaphores of the same kind. From here on it is the carrier that tells the other side

@@ -150,9 +150,7 @@ class Receiver(Resource):
 
     def watch(self, pid: int) -> None:
         """Watch the sending process: a wait then ends when it ends. Signals by themselves tell nobody."""
-        if self._peer is not None:
-            self._peer.close()
-        self._peer = Peer(pid)
+        self._peer = Peer.instead_of(self._peer, pid)
 
     def close(self) -> None:
         """Drop what is pending and restore the thread's mask. Twice is allowed."""

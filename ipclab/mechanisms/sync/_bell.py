@@ -59,9 +59,7 @@ class SyncBell(Bell):
         return self._spec._replace(numbers=self._spec.numbers | watched(self._peer))
 
     def watch(self, pid: int) -> None:
-        if self._peer is not None:
-            self._peer.close()
-        self._peer = Peer(pid)
+        self._peer = Peer.instead_of(self._peer, pid)
 
     def close(self) -> None:
         if self._peer is not None:
