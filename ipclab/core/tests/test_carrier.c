@@ -5,6 +5,8 @@
 #include "links.h"
 #include "test.h"
 
+#include <netinet/in.h>
+
 #define MESSAGES 300
 
 struct both {
@@ -15,7 +17,7 @@ struct both {
 /* Room for the largest message here, with its margins. */
 static unsigned char room[CARRIER_MARGIN + 80000 + CARRIER_MARGIN];
 
-static void send_number(struct carrier *carrier, size_t size, uint64_t sequence)
+static int try_send(struct carrier *carrier, size_t size, uint64_t sequence)
 {
 	static unsigned char buffer[sizeof room];
 	void *message = buffer + CARRIER_MARGIN;
@@ -29,7 +31,12 @@ static void send_number(struct carrier *carrier, size_t size, uint64_t sequence)
 	message_stamp(message, size, sequence);
 	while ((rc = carrier->calls->send(carrier, message, size)) == -EINTR)
 		;
-	CHECK_EQ(rc, 0);
+	return rc;
+}
+
+static void send_number(struct carrier *carrier, size_t size, uint64_t sequence)
+{
+	CHECK_EQ(try_send(carrier, size, sequence), 0);
 }
 
 static void receive_number(struct carrier *carrier, size_t size, uint64_t sequence)
@@ -225,6 +232,62 @@ static int a_hurry(void)
 	return 0;
 }
 
+static void udp_pair(int fds[2])
+{
+	struct sockaddr_in here[2];
+	socklen_t length = sizeof here[0];
+
+	for (int i = 0; i < 2; i++) {
+		here[i] = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		CHECK((fds[i] = socket(AF_INET, SOCK_DGRAM, 0)) >= 0);
+		CHECK(bind(fds[i], (struct sockaddr *)&here[i], sizeof here[i]) == 0);
+		CHECK(getsockname(fds[i], (struct sockaddr *)&here[i], &length) == 0);
+	}
+	for (int i = 0; i < 2; i++)
+		CHECK(connect(fds[i], (struct sockaddr *)&here[!i], sizeof here[i]) == 0);
+}
+
+/* A sender that always fills its window, and a receiver that never empties the queue: what it has read the kernel goes
+ * on charging for a while. */
+static int a_window_loses_nothing(void)
+{
+	static const size_t sizes[] = {1, 64, 1000, 2000, 4096, 8192, 16000, 32000, 60000};
+	int fds[2], buffer;
+	socklen_t length = sizeof buffer;
+
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		struct carrier *ends[2];
+		uint64_t sent = 0;
+
+		fprintf(stderr, "  %zu bytes\n", sizes[i]);
+		udp_pair(fds);
+		CHECK(getsockopt(fds[1], SOL_SOCKET, SO_RCVBUF, &buffer, &length) == 0);
+		for (int side = 0; side < 2; side++) {
+			const struct carrier_number window = {"window_bytes", buffer};
+
+			CHECK_EQ(carrier_open(&ends[side], "datagram",
+					      &(struct carrier_setup){.fds = &fds[side], .fd_count = 1,
+								      .numbers = &window, .number_count = 1}),
+				 0);
+			ends[side]->one_way = 1;
+			carrier_hurry(ends[side]);
+		}
+		for (uint64_t received = 0; received < 1000; received++) {
+			int rc;
+
+			while ((rc = try_send(ends[0], sizes[i], sent)) == 0)
+				sent++;
+			CHECK_EQ(rc, -EAGAIN);
+			receive_number(ends[1], sizes[i], received);
+		}
+		for (int side = 0; side < 2; side++) {
+			carrier_close(ends[side]);
+			close(fds[side]);
+		}
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
@@ -234,6 +297,7 @@ int main(int argc, char **argv)
 		{"closing_is_told", closing_is_told},
 		{"end_of_file", end_of_file},
 		{"a_hurry", a_hurry},
+		{"a_window_loses_nothing", a_window_loses_nothing},
 		{NULL, NULL},
 	};
 
