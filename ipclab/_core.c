@@ -769,7 +769,9 @@ static int add_sizes(PyObject *module)
 	    PyModule_AddIntConstant(module, "BARRIER_SIZE", sizeof(struct pbarrier)) < 0 ||
 	    PyModule_AddIntConstant(module, "ALIGN", OBJECT_ALIGN) < 0)
 		return -1;
-	return add_ring_type(module) < 0 || add_instruments(module) < 0 ? -1 : add_bench(module);
+	if (add_ring_type(module) < 0 || add_instruments(module) < 0 || add_bench(module) < 0)
+		return -1;
+	return add_states(module);
 }
 
 static PyModuleDef_Slot slots[] = {

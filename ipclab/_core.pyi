@@ -222,3 +222,42 @@ def fingerprint(cpu_a: int, cpu_b: int, rounds: int = 1000) -> int:
 
 def verification_cost(size: int) -> float:
     """ns that message_check alone takes for one message of that size which lies in the cache; measured for 5 ms."""
+
+# --- states: core/tracker.h, core/launch.h ---
+class Tracker:
+    """Follows processes and turns what the kernel tells of them into intervals.
+
+    `period_ns` between looks (0: flat out); `fds_most`: descriptors it may keep open. `run` blocks without the GIL
+    until `stop`; the other methods may be called from other threads meanwhile. `close` needs `run` to have returned.
+    """
+
+    def __init__(self, period_ns: int, follow: bool, fds_most: int) -> None: ...
+    def add(self, pid: int, start_ticks: int = 0, /) -> None:
+        """OSError ESRCH: no such process, or (start_ticks not 0) another one with this pid; EACCES: /proc hides it."""
+
+    def tell_exit(self, pid: int, status: int, /) -> None: ...
+    def run(self, deadline_ns: int = -1, /) -> None: ...
+    def round(self) -> None:
+        """One look at everything, by the calling thread."""
+
+    def stop(self) -> None: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
+    def spans(self) -> bytes:
+        """The intervals closed since the last call: struct span of core/timeline.h."""
+
+    def open_spans(self) -> bytes:
+        """The intervals open now, cut off at this moment."""
+
+    def facts(self) -> bytes:
+        """struct facts of core/followed.h of all threads alive, and of those gone since the last call."""
+
+    def names(self, from_: int, /) -> list[str]:
+        """The kernel functions slept in, from this index on; a span's wchan is the index plus 1."""
+
+    def numbers(self) -> dict[str, int]: ...
+
+def launch(
+    path: bytes, argv: tuple[bytes, ...], environment: tuple[bytes, ...], soft_files: int, hard_files: int, /
+) -> tuple[int, int, int]:
+    """(pid, release_fd, failed_fd) of a command held before its execve; core/launch.h."""

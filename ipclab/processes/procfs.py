@@ -180,7 +180,11 @@ def syscall(pid: int) -> str | None:
     first = text.split(None, 1)[0] if text and text.split() else b"running"
     if first in (b"running", b"-1"):
         return None
-    number = int(first)
+    return syscall_name(int(first))
+
+
+def syscall_name(number: int) -> str:
+    """The name of a system call of this architecture; "syscall 999" for one that has no name here."""
     return _NAMES.get(number, f"syscall {number}")
 
 

@@ -44,6 +44,8 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
     syscall: str | None = None
     #: The CPU it ran on or waits for; None: the source cannot tell.
     cpu: int | None = None
+    #: Of S: that it slept is proved, by an event or a counter, but nobody looked in time whether in S or in D.
+    assumed: bool = False
 
 
 class Tracked(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +89,10 @@ class Completeness(msgspec.Struct, frozen=True, kw_only=True):
     #: Of the sum of all threads' lives, the time nobody tells of.
     uncovered_ns: int
     lives_ns: int
+    #: Of the sleeping time, how much is S by assumption: too short for a look to fall into (`Interval.assumed`).
+    assumed_ns: int = 0
+    #: Threads that ended before their counter could be read: their switches are in neither figure.
+    uncounted_threads: int = 0
     #: Processes known to have lived (forked by one that was followed) of which no state was seen.
     unseen_processes: int = 0
     #: Events and counters disagree beyond what was lost: a fault of the source, told in a sentence. "": they agree.
@@ -130,6 +136,8 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     threads: tuple[Tracked, ...] = ()
     intervals_count: int = 0
     completeness: Completeness
+    #: How many threads were asked, a second: one look at 16 threads counts 16.
+    looks_per_s: float | None = None
     #: Share of one CPU the tracker itself used.
     own_cpu_share: float | None = None
     #: Exit code of the command that was started; 128 + n when a signal ended it. None: none was started.

@@ -1,0 +1,285 @@
+/* tracker.c: see tracker.h. */
+#define _GNU_SOURCE
+#include "tracker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "follow.h"
+#include "futex.h"
+#include "poll.h"
+
+int tracker_open(struct tracker **opened, int64_t period_ns, int follow, int fds_most)
+{
+	struct tracker *tracker = calloc(1, sizeof *tracker);
+	int rc;
+
+	if (!tracker)
+		return -ENOMEM;
+	rc = followed_open(&tracker->all, fds_most);
+	if (rc < 0)
+		goto error;
+	tracker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (tracker->wake_fd < 0) {
+		rc = -errno;
+		followed_close(&tracker->all);
+		goto error;
+	}
+	tracker->loadavg_fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+	tracker->period_ns = period_ns;
+	tracker->follow = follow;
+	tracker->spans.most = MOST_SPANS;
+	tracker->numbers.begun_ns = monotonic_ns();
+	pthread_mutex_init(&tracker->lock, NULL);
+	*opened = tracker;
+	return 0;
+error:
+	free(tracker);
+	return rc;
+}
+
+void tracker_close(struct tracker *tracker)
+{
+	if (!tracker)
+		return;
+	followed_close(&tracker->all);
+	free(tracker->spans.span);
+	if (tracker->loadavg_fd >= 0)
+		close(tracker->loadavg_fd);
+	close(tracker->wake_fd);
+	pthread_mutex_destroy(&tracker->lock);
+	free(tracker);
+}
+
+void tracker_lock(struct tracker *tracker)
+{
+	atomic_fetch_add(&tracker->waiting, 1);
+	pthread_mutex_lock(&tracker->lock);
+	atomic_fetch_sub(&tracker->waiting, 1);
+}
+
+void tracker_unlock(struct tracker *tracker)
+{
+	pthread_mutex_unlock(&tracker->lock);
+}
+
+int tracker_add(struct tracker *tracker, pid_t pid, uint64_t start_ticks)
+{
+	struct process *process;
+	int rc;
+
+	tracker_lock(tracker);
+	rc = follow(tracker, pid, NULL);
+	process = rc < 0 ? NULL : followed_process(&tracker->all, pid);
+	if (process && start_ticks && process->start_ticks != start_ticks)
+		rc = -ESRCH;
+	else if (process)
+		process->named = 1;
+	tracker_unlock(tracker);
+	return rc < 0 ? rc : 0;
+}
+
+void tracker_tell_exit(struct tracker *tracker, pid_t pid, int status)
+{
+	struct process *process;
+
+	tracker_lock(tracker);
+	process = followed_process(&tracker->all, pid);
+	if (process)
+		process->exit_status = status;
+	for (size_t i = 0; i < tracker->all.departed_count; i++)
+		if (tracker->all.departed[i].tid == pid && tracker->all.departed[i].exit_status < 0)
+			tracker->all.departed[i].exit_status = status;
+	tracker_unlock(tracker);
+}
+
+/* --- the loop --- */
+
+static void round_of_all(struct tracker *tracker)
+{
+	poll_round(tracker);
+	tracker->numbers.rounds++;
+}
+
+void tracker_round(struct tracker *tracker)
+{
+	tracker_lock(tracker);
+	round_of_all(tracker);
+	tracker_unlock(tracker);
+}
+
+/* Sleeps until `due_ns` or until something wants us; 1: to be stopped. */
+static int sleep_until(struct tracker *tracker, int64_t due_ns)
+{
+	struct pollfd fds[1] = {{.fd = tracker->wake_fd, .events = POLLIN}};
+	int64_t left_ns = due_ns - monotonic_ns();
+	struct timespec left = timespec_of_ns(left_ns < 0 ? 0 : left_ns);
+
+	if (left_ns > 0)
+		ppoll(fds, 1, &left, NULL);
+	return atomic_load(&tracker->stop);
+}
+
+/* Someone waits for the lock: the loop steps aside, for a moment at most. */
+static void step_aside(struct tracker *tracker)
+{
+	const struct timespec moment = {.tv_nsec = 50000};
+
+	if (atomic_load(&tracker->waiting))
+		nanosleep(&moment, NULL);
+}
+
+static int64_t next_due(struct tracker *tracker, int64_t due_ns)
+{
+	int64_t now_ns = monotonic_ns();
+
+	due_ns += tracker->period_ns;
+	if (due_ns >= now_ns)
+		return due_ns;
+	tracker->numbers.late++; /* what was missed is missed: no burst of looks at one moment */
+	return now_ns;
+}
+
+static int64_t thread_cpu_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	return now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+static void run_rounds(struct tracker *tracker, int64_t deadline_ns)
+{
+	int64_t due_ns = monotonic_ns(), begun_cpu_ns = thread_cpu_ns() - tracker->numbers.cpu_ns;
+
+	while (!sleep_until(tracker, due_ns) && (deadline_ns < 0 || monotonic_ns() < deadline_ns)) {
+		pthread_mutex_lock(&tracker->lock);
+		round_of_all(tracker);
+		tracker->numbers.cpu_ns = thread_cpu_ns() - begun_cpu_ns;
+		pthread_mutex_unlock(&tracker->lock);
+		step_aside(tracker);
+		due_ns = tracker->period_ns == FLAT_OUT ? 0 : next_due(tracker, due_ns);
+	}
+}
+
+int tracker_run(struct tracker *tracker, int64_t deadline_ns)
+{
+	sigset_t all, former;
+
+	sigfillset(&all); /* signals are for the threads that run Python */
+	pthread_sigmask(SIG_BLOCK, &all, &former);
+	prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* this thread's: else every sleep is up to 50 us too long */
+	run_rounds(tracker, deadline_ns);
+	pthread_sigmask(SIG_SETMASK, &former, NULL);
+	return 0;
+}
+
+void tracker_stop(struct tracker *tracker)
+{
+	const uint64_t one = 1;
+	ssize_t written;
+
+	atomic_store(&tracker->stop, 1);
+	written = write(tracker->wake_fd, &one, sizeof one);
+	(void)written; /* full: it is awake already */
+}
+
+void tracker_finish(struct tracker *tracker)
+{
+	struct followed *all = &tracker->all;
+
+	tracker_lock(tracker);
+	round_of_all(tracker);
+	for (size_t i = 0; i < all->count; i++)
+		for (struct thread *thread = all->process[i]->threads; thread; thread = thread->next) {
+			int64_t now_ns = monotonic_ns();
+
+			timeline_end(&thread->line, &tracker->spans, now_ns, 0);
+		}
+	tracker->numbers.now_ns = monotonic_ns();
+	tracker_unlock(tracker);
+}
+
+/* --- what Python takes --- */
+
+struct span *tracker_take_spans(struct tracker *tracker, size_t *count)
+{
+	struct span *span;
+
+	tracker_lock(tracker);
+	span = tracker->spans.span;
+	*count = tracker->spans.count;
+	tracker->spans.span = NULL;
+	tracker->spans.count = tracker->spans.room = 0;
+	tracker_unlock(tracker);
+	return span;
+}
+
+struct facts *tracker_take_facts(struct tracker *tracker, size_t *count)
+{
+	struct followed *all = &tracker->all;
+	struct facts *facts;
+	int64_t now_ns;
+	size_t n = 0;
+
+	tracker_lock(tracker);
+	now_ns = monotonic_ns();
+	facts = calloc(all->thread_count + all->departed_count + 1, sizeof *facts);
+	if (facts) {
+		for (; n < all->departed_count; n++)
+			facts[n] = all->departed[n];
+		all->departed_count = 0;
+		for (size_t i = 0; i < all->count; i++)
+			for (struct thread *thread = all->process[i]->threads; thread; thread = thread->next)
+				facts_of(thread, now_ns, &facts[n++]);
+	}
+	*count = n;
+	tracker_unlock(tracker);
+	return facts;
+}
+
+struct span *tracker_copy_open(struct tracker *tracker, size_t *count)
+{
+	struct followed *all = &tracker->all;
+	struct span *span;
+	int64_t now_ns;
+	size_t n = 0;
+
+	tracker_lock(tracker);
+	now_ns = monotonic_ns();
+	span = calloc(all->thread_count + 1, sizeof *span);
+	for (size_t i = 0; span && i < all->count; i++)
+		for (struct thread *thread = all->process[i]->threads; thread; thread = thread->next)
+			if (timeline_is_open(&thread->line) && thread->line.open.start_ns < now_ns) {
+				span[n] = thread->line.open;
+				span[n++].end_ns = now_ns;
+			}
+	*count = n;
+	tracker_unlock(tracker);
+	return span;
+}
+
+void tracker_count(struct tracker *tracker, struct tracker_numbers *numbers)
+{
+	struct followed *all = &tracker->all;
+
+	tracker_lock(tracker);
+	*numbers = tracker->numbers;
+	numbers->spans_cut = tracker->spans.cut;
+	numbers->spans_lost = tracker->spans.lost;
+	numbers->reopened = all->reopened;
+	numbers->alive = all->thread_count;
+	numbers->named_alive = 0;
+	for (size_t i = 0; i < all->count; i++)
+		numbers->named_alive += all->process[i]->named;
+	numbers->now_ns = monotonic_ns();
+	tracker_unlock(tracker);
+}
