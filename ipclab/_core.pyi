@@ -232,6 +232,15 @@ class Tracker:
     """
 
     def __init__(self, period_ns: int, follow: bool, fds_most: int) -> None: ...
+    def use_switch(self) -> tuple[int, int]:
+        """The source `switch` leads: bytes of a ring, and how many. OSError with syscall perf_event_open or mmap."""
+
+    def use_trace(self, layout: tuple[int, ...], fds: tuple[int, ...], cpus: tuple[int, ...], /) -> None:
+        """The source `trace` leads. The layout is that of core/trace.h, number by number; the fds are the Tracker's."""
+
+    def use_events(self, fd: int, /) -> None:
+        """Process events from procevents_open(); the fd is the Tracker's."""
+
     def add(self, pid: int, start_ticks: int = 0, /) -> None:
         """OSError ESRCH: no such process, or (start_ticks not 0) another one with this pid; EACCES: /proc hides it."""
 
@@ -256,6 +265,12 @@ class Tracker:
         """The kernel functions slept in, from this index on; a span's wchan is the index plus 1."""
 
     def numbers(self) -> dict[str, int]: ...
+
+def procevents_open() -> int:
+    """A socket on the process events connector; core/procevent.h."""
+
+def tracefs_open() -> int:
+    """A descriptor of tracefs' root that is mounted nowhere; core/tracefs.h."""
 
 def launch(
     path: bytes, argv: tuple[bytes, ...], environment: tuple[bytes, ...], soft_files: int, hard_files: int, /

@@ -6,12 +6,17 @@
  */
 #include "_core.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/launch.h"
+#include "core/procevent.h"
+#include "core/tracefs.h"
 #include "core/tracker.h"
+
+#define TRACED_FILES 4096 /* raw files of all CPUs and instances */
 
 /* --- Tracker --- */
 
@@ -66,6 +71,86 @@ static PyObject *Tracker_close(PyObject *object, PyObject *unused)
 	}
 	tracker_close(self->tracker);
 	self->tracker = NULL;
+	Py_RETURN_NONE;
+}
+
+static PyObject *Tracker_use_switch(PyObject *object, PyObject *unused)
+{
+	struct tracker *tracker = opened(object);
+	size_t bytes;
+	int rc, rings;
+
+	(void)unused;
+	if (!tracker)
+		return NULL;
+	rc = tracker_use_switch(tracker);
+	if (rc < 0)
+		return raise_os_error(rc, rc == -ENOBUFS ? "mmap" : "perf_event_open");
+	bytes = switcher_ring_bytes(tracker->switcher, &rings);
+	return Py_BuildValue("ni", (Py_ssize_t)bytes, rings);
+}
+
+/* Whole numbers of a tuple into an array; 0, or -1 with an exception set. */
+static int integers_of(PyObject *tuple, int *into, Py_ssize_t most, const char *what)
+{
+	if (PyTuple_Size(tuple) > most) {
+		PyErr_Format(PyExc_ValueError, "too many %s", what);
+		return -1;
+	}
+	for (Py_ssize_t i = 0; i < PyTuple_Size(tuple); i++) {
+		into[i] = (int)PyLong_AsLong(PyTuple_GetItem(tuple, i));
+		if (into[i] == -1 && PyErr_Occurred())
+			return -1;
+	}
+	return 0;
+}
+
+#define LAYOUT_NUMBERS (4 + 4 * TRACED)
+
+static PyObject *Tracker_use_trace(PyObject *object, PyObject *args)
+{
+	struct tracker *tracker = opened(object);
+	PyObject *numbers, *fd_tuple, *cpu_tuple;
+	int number[LAYOUT_NUMBERS], fds[TRACED_FILES], cpus[TRACED_FILES], rc;
+	struct trace_layout layout;
+
+	if (!tracker || !PyArg_ParseTuple(args, "O!O!O!", &PyTuple_Type, &numbers, &PyTuple_Type, &fd_tuple,
+					  &PyTuple_Type, &cpu_tuple))
+		return NULL;
+	if (PyTuple_Size(numbers) != LAYOUT_NUMBERS || PyTuple_Size(fd_tuple) != PyTuple_Size(cpu_tuple)) {
+		PyErr_SetString(PyExc_ValueError, "that is no layout of trace events");
+		return NULL;
+	}
+	if (integers_of(numbers, number, LAYOUT_NUMBERS, "numbers") < 0 ||
+	    integers_of(fd_tuple, fds, TRACED_FILES, "files") < 0 || integers_of(cpu_tuple, cpus, TRACED_FILES, "CPUs") < 0)
+		return NULL;
+	layout.page_bytes = number[0];
+	layout.commit_at = number[1];
+	layout.data_at = number[2];
+	layout.common_pid_at = number[3];
+	for (int i = 0; i < TRACED; i++) {
+		layout.event[i].id = number[4 + 4 * i];
+		for (int j = 0; j < 3; j++)
+			layout.event[i].at[j] = number[4 + 4 * i + 1 + j];
+	}
+	if (layout.page_bytes < 64 || layout.data_at < 8 || layout.commit_at < 8 || layout.data_at > layout.page_bytes) {
+		PyErr_SetString(PyExc_ValueError, "that is no page of a trace buffer");
+		return NULL;
+	}
+	rc = tracker_use_trace(tracker, &layout, fds, cpus, (int)PyTuple_Size(fd_tuple));
+	if (rc < 0)
+		return raise_os_error(rc, "malloc");
+	Py_RETURN_NONE;
+}
+
+static PyObject *Tracker_use_events(PyObject *object, PyObject *argument)
+{
+	struct tracker *tracker = opened(object);
+	int fd = (int)PyLong_AsLong(argument);
+
+	if (!tracker || (fd == -1 && PyErr_Occurred()))
+		return NULL;
+	tracker_use_events(tracker, fd);
 	Py_RETURN_NONE;
 }
 
@@ -233,15 +318,19 @@ static PyObject *Tracker_numbers(PyObject *object, PyObject *unused)
 	Py_BEGIN_ALLOW_THREADS
 	tracker_count(tracker, &n);
 	Py_END_ALLOW_THREADS
-	return Py_BuildValue("{sK sK sK sK sK sK sK sK sK sK sK sK sK sK sL sL sL}", "rounds", n.rounds, "late", n.late,
-			     "looks", n.looks, "stat_reads", n.stat_reads, "schedstat_reads", n.schedstat_reads,
+	return Py_BuildValue("{sK sK sK sK sK sK sK sK sK sK sK sK sK sK sL sL sL sL sL sL}", "rounds", n.rounds, "late",
+			     n.late, "looks", n.looks, "stat_reads", n.stat_reads, "schedstat_reads", n.schedstat_reads,
 			     "reopened", n.reopened, "spans_cut", n.spans_cut, "spans_lost", n.spans_lost, "events",
-			     n.events, "events_lost", n.events_lost, "unseen", n.unseen, "refused", n.refused,
+			     n.events, "events_lost", n.events_lost, "unseen", n.unseen, "unattached", n.unattached,
 			     "named_alive", n.named_alive, "alive", n.alive, "cpu_ns", (long long)n.cpu_ns, "begun_ns",
-			     (long long)n.begun_ns, "now_ns", (long long)n.now_ns);
+			     (long long)n.begun_ns, "now_ns", (long long)n.now_ns, "broke_ns", (long long)n.broke_ns,
+			     "broke_error", (long long)n.broke_error, "attach_error", (long long)n.attach_error);
 }
 
 static PyMethodDef tracker_methods[] = {
+	{"use_switch", Tracker_use_switch, METH_NOARGS, NULL},
+	{"use_trace", Tracker_use_trace, METH_VARARGS, NULL},
+	{"use_events", Tracker_use_events, METH_O, NULL},
 	{"add", Tracker_add, METH_VARARGS, NULL},
 	{"tell_exit", Tracker_tell_exit, METH_VARARGS, NULL},
 	{"run", Tracker_run, METH_VARARGS, NULL},
@@ -324,7 +413,28 @@ static PyObject *py_launch(PyObject *module, PyObject *args)
 	return Py_BuildValue("iii", (int)pid, release_fd, failed_fd);
 }
 
+static PyObject *py_procevents_open(PyObject *module, PyObject *unused)
+{
+	int fd;
+
+	(void)module, (void)unused;
+	Py_BEGIN_ALLOW_THREADS
+	fd = procevents_open();
+	Py_END_ALLOW_THREADS
+	return fd < 0 ? raise_os_error(fd, "bind") : PyLong_FromLong(fd);
+}
+
+static PyObject *py_tracefs_open(PyObject *module, PyObject *unused)
+{
+	int fd = tracefs_open();
+
+	(void)module, (void)unused;
+	return fd < 0 ? raise_os_error(fd, "fsopen") : PyLong_FromLong(fd);
+}
+
 static PyMethodDef functions[] = {
+	{"procevents_open", py_procevents_open, METH_NOARGS, NULL},
+	{"tracefs_open", py_tracefs_open, METH_NOARGS, NULL},
 	{"launch", py_launch, METH_VARARGS, NULL},
 	{NULL, NULL, 0, NULL},
 };

@@ -10,16 +10,33 @@
 
 #define MOST_THREADS 65536
 
+/* Before the first look: what happens between the two is told, and known to be of before the record. */
+static void attach(struct tracker *tracker, struct thread *thread)
+{
+	int rc = 0;
+
+	if (tracker->tracer)
+		thread->leader = SOURCE_TRACE; /* its id stands in set_event_pid already */
+	else if (tracker->switcher && (rc = switcher_add(tracker->switcher, thread->tid)) == 0)
+		thread->leader = SOURCE_SWITCH;
+	if (rc < 0 && rc != -ESRCH && !tracker->numbers.unattached++)
+		tracker->numbers.attach_error = -rc;
+}
+
 /* One that lived before the record: it begins with what it is in now. */
 static int begin_living(struct tracker *tracker, struct thread *thread)
 {
 	struct edge edge = {.on_cpu = ON_CPU_UNKNOWN, .cpu = -1, .source = SOURCE_POLL};
 	struct look *look = &thread->last;
 	struct procstat stat;
-	int rc = read_stat(tracker, thread, &stat);
+	int rc;
 
+	attach(tracker, thread);
+	rc = read_stat(tracker, thread, &stat);
 	if (rc < 0)
 		return rc;
+	if (thread->leader >= SOURCE_SWITCH)
+		read_switches(tracker, thread, 0);
 	thread->process->cpu_ns = clock_of(thread->process);
 	thread->counterless = read_counters(tracker, thread, &look->counters) < 0;
 	look->state = edge.state = stat.state;
@@ -52,13 +69,17 @@ static int begin_born(struct tracker *tracker, struct thread *thread, const stru
 		edge.slack_ns = spent_ns - edge.at_ns;
 		edge.at_ns = spent_ns;
 	}
+	if (birth->source >= SOURCE_SWITCH) {
+		thread->leader = birth->source;
+		thread->counted_begin = 0; /* its counters begin with it */
+	}
 	thread->last = (struct look){.at_ns = edge.at_ns, .state = 'R', .cpu = -1};
 	timeline_begin(&thread->line, thread->process->pid, thread->tid, &edge);
 	thread->process->cpu_ns = clock_of(thread->process);
 	return look_at(tracker, thread, 1, &stat);
 }
 
-static int begin_thread(struct tracker *tracker, struct process *process, pid_t tid, const struct birth *birth)
+int add_one_thread(struct tracker *tracker, struct process *process, pid_t tid, const struct birth *birth)
 {
 	struct thread *thread = followed_add_thread(&tracker->all, process, tid);
 	int rc;
@@ -68,7 +89,7 @@ static int begin_thread(struct tracker *tracker, struct process *process, pid_t 
 	rc = birth ? begin_born(tracker, thread, birth) : begin_living(tracker, thread);
 	process->quiet = 0;
 	if (rc < 0) {
-		tracker->numbers.unseen += birth && tid == process->pid;
+		tracker->numbers.unseen += birth && tid == process->pid && thread->leader < SOURCE_SWITCH;
 		thread_gone(tracker, thread, monotonic_ns());
 	}
 	return rc;
@@ -88,7 +109,7 @@ int add_threads(struct tracker *tracker, struct process *process, const struct b
 		struct thread *known = followed_find(&tracker->all, tids[i]);
 
 		if (!known || known->process != process)
-			added += begin_thread(tracker, process, tids[i], birth) == 0;
+			added += add_one_thread(tracker, process, tids[i], birth) == 0;
 	}
 	if (tids != some)
 		free(tids);

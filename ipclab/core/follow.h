@@ -14,6 +14,8 @@ struct birth {
 
 /* Begins to follow; `birth` NULL: it lived before. 0, 1: already followed, -ESRCH: it is gone, or another -errno. */
 int follow(struct tracker *tracker, pid_t pid, const struct birth *birth);
+/* One thread of it, that is not followed yet. */
+int add_one_thread(struct tracker *tracker, struct process *process, pid_t tid, const struct birth *birth);
 /* Threads of the process that are not followed yet; how many were added. */
 int add_threads(struct tracker *tracker, struct process *process, const struct birth *birth);
 /* Children of one thread that are not followed yet; born since the last round. */

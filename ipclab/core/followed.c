@@ -12,6 +12,8 @@
 
 #define FIRST_TABLE 256
 #define MOST_NAMES 60000
+/* Between the exit that `switch` tells and the last switch a thread can be preempted; nothing tells of that. Chosen. */
+#define UNTOLD_AT_DEATH 8
 
 static const char *const file_names[FILES] = {"stat", "schedstat", "wchan", "syscall", "children", "status"};
 
@@ -127,6 +129,14 @@ int stat_of(pid_t pid, pid_t tid, struct procstat *stat)
 	got = got < 0 ? -errno : got;
 	close(fd);
 	return got < 0 ? (int)got : procstat_parse(text, (size_t)got, stat);
+}
+
+int thread_exists(pid_t pid, pid_t tid)
+{
+	char path[48];
+
+	snprintf(path, sizeof path, "/proc/%d/task/%d", (int)pid, (int)tid);
+	return access(path, F_OK) == 0;
 }
 
 int list_threads(pid_t pid, pid_t *tids, int most)
@@ -292,7 +302,7 @@ static struct facts *new_departed(struct followed *all)
 int followed_drop_thread(struct followed *all, struct thread *thread)
 {
 	struct process *process = thread->process;
-	struct facts *facts = new_departed(all);
+	struct facts *facts = thread->line.first_ns ? new_departed(all) : NULL;
 
 	if (facts)
 		facts_of(thread, thread->line.last_ns, facts);
@@ -375,6 +385,8 @@ void facts_of(const struct thread *thread, int64_t now_ns, struct facts *facts)
 	facts->counted = counted(thread);
 	facts->checked_least = (int64_t)thread->inside_end[0] - (int64_t)thread->inside_begin[1];
 	facts->checked_most = (int64_t)thread->inside_end[1] - (int64_t)thread->inside_begin[0];
+	if (thread->dying && thread->leader == SOURCE_SWITCH)
+		facts->checked_most += UNTOLD_AT_DEATH;
 	facts->run_ns = (int64_t)thread->last.counters.run_ns;
 	facts->wait_ns = (int64_t)thread->last.counters.wait_ns;
 	facts->pid = process->pid;

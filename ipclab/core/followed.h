@@ -51,6 +51,14 @@ struct thread {
 	uint8_t leader;               /* enum source: who cuts */
 	uint8_t gone;
 	uint8_t counted_at_death;
+	uint8_t fresh;                /* its leader broke: the next look says what it is in, and nothing of before */
+	uint8_t dying;                /* an event told its exit: what it does next is die */
+	int64_t vanished_ns;          /* /proc has it no more; events may still tell of it */
+	int64_t reaped_ns;            /* Z, and somebody waited for it: X begins */
+	int64_t waits_ns;             /* since when it waits for a child; 0: it does not */
+	pid_t waits_for;              /* which, 0: any */
+	uint8_t is_taken;             /* Z, and its parent waits already */
+	uint64_t off_count;           /* ends of slices that events told, ever */
 	struct timeline line;
 	struct look last;
 	int64_t stat_ns;              /* when its stat was read last */
@@ -66,7 +74,6 @@ struct thread {
 	int64_t read_end_ns[2];
 	uint64_t inside_begin[2];     /* switches before the first and before the second of these moments */
 	uint64_t inside_end[2];
-	int64_t dead_ns;              /* trace: when Z began; 0 */
 };
 
 struct process {
@@ -150,6 +157,8 @@ int stat_of(pid_t pid, pid_t tid, struct procstat *stat);
 uint16_t name_index(struct followed *all, const char *name, size_t length);
 /* The thread's ids below /proc/PID/task into `tids`, at most `most`; how many there are, or -errno. */
 int list_threads(pid_t pid, pid_t *tids, int most);
+/* Whether the process has a thread of this id. */
+int thread_exists(pid_t pid, pid_t tid);
 void facts_of(const struct thread *thread, int64_t now_ns, struct facts *facts);
 
 #endif

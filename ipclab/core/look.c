@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "apply.h"
 #include "futex.h"
 #include "reckon.h"
 
@@ -91,8 +92,19 @@ int8_t has_cpu(struct tracker *tracker, struct thread *thread, struct schedstat 
 
 void thread_gone(struct tracker *tracker, struct thread *thread, int64_t at_ns)
 {
-	if (thread->leader == SOURCE_POLL && thread->line.open.state == 'R')
+	int64_t exit_ns = thread->process->exit_ns;
+
+	if (thread->leader != SOURCE_POLL) {
+		if (!thread->vanished_ns)
+			tracker->vanished++;
+		thread->vanished_ns = at_ns; /* events may have more to say */
+		return;
+	}
+	if (thread->line.open.state == 'R') {
+		if (exit_ns >= thread->last.at_ns && exit_ns < at_ns && thread->tid == thread->process->pid)
+			at_ns = exit_ns;
 		timeline_uncover(&thread->line, at_ns - thread->last.at_ns);
+	}
 	timeline_end(&thread->line, &tracker->spans, at_ns, 1);
 	thread->gone = 1;
 }
@@ -103,6 +115,7 @@ static void take_look(struct tracker *tracker, struct thread *thread, const stru
 		reckon(thread, &tracker->spans, look);
 		return;
 	}
+	settle_note(tracker, thread, tracker->applied_ns);
 	thread->last = *look;
 	thread->note.from_ns = thread->note.to_ns = look->at_ns;
 	thread->note.state = look->state;
@@ -155,6 +168,7 @@ static void keep_names(struct tracker *tracker, struct thread *thread, const cha
 		timeline_name(&thread->line, 0, index, (int16_t)call);
 		return;
 	}
+	settle_note(tracker, thread, tracker->applied_ns);
 	thread->note.wchan = index;
 	thread->note.syscall = (int16_t)call;
 	thread->note.state = thread->last.state;
@@ -173,9 +187,9 @@ void ask_names(struct tracker *tracker, struct thread *thread)
 	thread->named_start_ns = thread->line.open.start_ns;
 	if (clock_of(thread->process) != thread->process->cpu_ns)
 		return;
+	keep_names(tracker, thread, wchan, length < 0 ? 0 : length, call > INT16_MAX ? NO_SYSCALL : (int)call);
 	thread->note.from_ns = from_ns;
 	thread->note.to_ns = monotonic_ns();
-	keep_names(tracker, thread, wchan, length < 0 ? 0 : length, call > INT16_MAX ? NO_SYSCALL : (int)call);
 }
 
 int wants_names(const struct thread *thread, int64_t now_ns)

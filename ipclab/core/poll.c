@@ -16,6 +16,12 @@
 #define STAT_NS 4000
 #define RAN_ON_NS(period) (5000 + (period) / 64) /* as reckon.c has it: what is booked to interrupts is not ours */
 
+/* New threads of such a process are told of. */
+static int led_by_events(const struct process *process)
+{
+	return process->threads && process->threads->leader >= SOURCE_SWITCH;
+}
+
 void poll_process(struct tracker *tracker, struct process *process)
 {
 	struct thread *thread;
@@ -25,8 +31,11 @@ void poll_process(struct tracker *tracker, struct process *process)
 
 	process->cpu_ns = clock_of(process);
 	for (thread = process->threads; thread; thread = thread->next) {
-		int rc = look_at(tracker, thread, tracker->births || thread->last.state == 'Z', &stat);
+		int rc;
 
+		if (thread->gone || thread->vanished_ns)
+			continue;
+		rc = look_at(tracker, thread, tracker->births || thread->last.state == 'Z', &stat);
 		if (rc == -ESRCH) {
 			thread_gone(tracker, thread, monotonic_ns());
 			gone = 1;
@@ -36,7 +45,7 @@ void poll_process(struct tracker *tracker, struct process *process)
 	process->quiet = (uint8_t)quiet;
 	process->ran = 1;
 	process->looked_ns = monotonic_ns();
-	if (stat.threads > process->thread_count)
+	if (stat.threads > process->thread_count && !led_by_events(process))
 		gone |= add_threads(tracker, process, &birth) != 0;
 	if (gone)
 		drop_gone(tracker, process);

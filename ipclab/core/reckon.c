@@ -149,11 +149,12 @@ void reckon(struct thread *thread, struct spans *out, const struct look *look)
 		.slices = (int64_t)(look->counters.slices - thread->last.counters.slices),
 	};
 
-	if (thread->counterless || thread->last.state == 'Z' || thread->last.state == 'X')
+	if (thread->counterless || thread->fresh || thread->last.state == 'Z' || thread->last.state == 'X')
 		cut_to_now(&step, look->at_ns, step.period);
 	else if (thread->last.state == 'R')
 		from_runnable(&step);
 	else
 		from_sleep(&step);
+	thread->fresh = 0;
 	thread->last = *look;
 }

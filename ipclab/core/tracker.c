@@ -13,9 +13,15 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "apply.h"
 #include "follow.h"
 #include "futex.h"
+#include "look.h"
 #include "poll.h"
+
+/* A storm of forks elsewhere must not keep us awake: births are heard of at most this often. */
+#define HEAR_AGAIN_NS 200000
+#define LAST_WORDS_NS INT64_C(100000000)
 
 int tracker_open(struct tracker **opened, int64_t period_ns, int follow, int fds_most)
 {
@@ -33,6 +39,7 @@ int tracker_open(struct tracker **opened, int64_t period_ns, int follow, int fds
 		followed_close(&tracker->all);
 		goto error;
 	}
+	tracker->events_fd = -1;
 	tracker->loadavg_fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
 	tracker->period_ns = period_ns;
 	tracker->follow = follow;
@@ -51,12 +58,33 @@ void tracker_close(struct tracker *tracker)
 	if (!tracker)
 		return;
 	followed_close(&tracker->all);
+	switcher_close(tracker->switcher);
+	tracer_close(tracker->tracer);
+	told_free(&tracker->told);
+	if (tracker->events_fd >= 0)
+		close(tracker->events_fd);
 	free(tracker->spans.span);
 	if (tracker->loadavg_fd >= 0)
 		close(tracker->loadavg_fd);
 	close(tracker->wake_fd);
 	pthread_mutex_destroy(&tracker->lock);
 	free(tracker);
+}
+
+int tracker_use_switch(struct tracker *tracker)
+{
+	return switcher_open(&tracker->switcher, tracker->follow);
+}
+
+int tracker_use_trace(struct tracker *tracker, const struct trace_layout *layout, const int *fds, const int *cpus,
+		      int count)
+{
+	return tracer_open(&tracker->tracer, layout, fds, cpus, count);
+}
+
+void tracker_use_events(struct tracker *tracker, int fd)
+{
+	tracker->events_fd = fd;
 }
 
 void tracker_lock(struct tracker *tracker)
@@ -105,6 +133,11 @@ void tracker_tell_exit(struct tracker *tracker, pid_t pid, int status)
 
 static void round_of_all(struct tracker *tracker)
 {
+	int64_t now_ns = monotonic_ns();
+
+	apply_events(tracker, now_ns);
+	tracker->applied_ns = now_ns;
+	end_vanished(tracker, now_ns);
 	poll_round(tracker);
 	tracker->numbers.rounds++;
 }
@@ -116,25 +149,54 @@ void tracker_round(struct tracker *tracker)
 	tracker_unlock(tracker);
 }
 
+static void nap(int64_t ns)
+{
+	const struct timespec moment = timespec_of_ns(ns);
+
+	nanosleep(&moment, NULL);
+}
+
+/* Where an exact source leads it tells of births itself. */
+static int hears(const struct tracker *tracker)
+{
+	return tracker->events_fd >= 0 && !tracker->switcher && !tracker->tracer;
+}
+
+/* Whoever is born between two rounds is met at once: it may not live that long. */
+static void hear_of_births(struct tracker *tracker)
+{
+	int64_t now_ns;
+
+	pthread_mutex_lock(&tracker->lock);
+	now_ns = monotonic_ns();
+	apply_events(tracker, now_ns);
+	tracker->applied_ns = now_ns;
+	pthread_mutex_unlock(&tracker->lock);
+}
+
 /* Sleeps until `due_ns` or until something wants us; 1: to be stopped. */
 static int sleep_until(struct tracker *tracker, int64_t due_ns)
 {
-	struct pollfd fds[1] = {{.fd = tracker->wake_fd, .events = POLLIN}};
-	int64_t left_ns = due_ns - monotonic_ns();
-	struct timespec left = timespec_of_ns(left_ns < 0 ? 0 : left_ns);
+	struct pollfd fds[2] = {{.fd = tracker->wake_fd, .events = POLLIN}, {.fd = tracker->events_fd, .events = POLLIN}};
+	int64_t left_ns;
 
-	if (left_ns > 0)
-		ppoll(fds, 1, &left, NULL);
+	while ((left_ns = due_ns - monotonic_ns()) > 0 && !atomic_load(&tracker->stop)) {
+		struct timespec left = timespec_of_ns(left_ns);
+		int hear = hears(tracker) && left_ns > 2 * HEAR_AGAIN_NS;
+
+		if (ppoll(fds, hear ? 2 : 1, &left, NULL) > 0 && hear && fds[1].revents) {
+			hear_of_births(tracker);
+			nap(HEAR_AGAIN_NS);
+		}
+	}
 	return atomic_load(&tracker->stop);
 }
 
 /* Someone waits for the lock: the loop steps aside, for a moment at most. */
 static void step_aside(struct tracker *tracker)
 {
-	const struct timespec moment = {.tv_nsec = 50000};
-
 	if (atomic_load(&tracker->waiting))
-		nanosleep(&moment, NULL);
+		nap(50000);
 }
 
 static int64_t next_due(struct tracker *tracker, int64_t due_ns)
@@ -192,19 +254,57 @@ void tracker_stop(struct tracker *tracker)
 	(void)written; /* full: it is awake already */
 }
 
+static void read_last_counters(struct followed *all, struct tracker *tracker)
+{
+	for (size_t i = 0; i < all->count; i++)
+		for (struct thread *thread = all->process[i]->threads; thread; thread = thread->next)
+			if (thread->leader >= SOURCE_SWITCH && !thread->vanished_ns && !thread->counted_at_death)
+				read_switches(tracker, thread, 1);
+}
+
+/* What vanished is gone, at the moment it vanished; everything else lives on, and its record ends here. */
+static void end_record(struct tracker *tracker, struct thread *thread, int64_t now_ns)
+{
+	int died = thread->vanished_ns != 0;
+
+	timeline_end(&thread->line, &tracker->spans, died ? thread->vanished_ns : now_ns, died);
+	thread->gone |= (uint8_t)died;
+}
+
+/* `trace` tells some milliseconds late that nothing is left of one that died. */
+static void wait_for_last_words(struct tracker *tracker)
+{
+	int64_t until_ns = monotonic_ns() + LAST_WORDS_NS;
+	int waits = tracker->tracer != NULL;
+
+	while (waits && monotonic_ns() < until_ns) {
+		tracker_lock(tracker);
+		round_of_all(tracker);
+		waits = tracker->vanished > 0 && tracker->tracer;
+		tracker_unlock(tracker);
+		if (waits)
+			nap(5000000);
+	}
+}
+
 void tracker_finish(struct tracker *tracker)
 {
 	struct followed *all = &tracker->all;
 
+	int64_t now_ns;
+
+	wait_for_last_words(tracker);
 	tracker_lock(tracker);
 	round_of_all(tracker);
+	read_last_counters(all, tracker);
+	now_ns = monotonic_ns();
+	apply_events(tracker, INT64_MAX);
+	tracker->applied_ns = INT64_MAX;
 	for (size_t i = 0; i < all->count; i++)
 		for (struct thread *thread = all->process[i]->threads; thread; thread = thread->next) {
-			int64_t now_ns = monotonic_ns();
-
-			timeline_end(&thread->line, &tracker->spans, now_ns, 0);
+			settle_note(tracker, thread, INT64_MAX);
+			end_record(tracker, thread, now_ns);
 		}
-	tracker->numbers.now_ns = monotonic_ns();
 	tracker_unlock(tracker);
 }
 

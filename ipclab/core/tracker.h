@@ -22,8 +22,12 @@
 #include <stdatomic.h>
 
 #include "followed.h"
+#include "switch.h"
+#include "told.h"
+#include "trace.h"
 
 #define FLAT_OUT 0
+#define TRACKED_CPUS 1024
 #define MOST_SPANS (1u << 20) /* 48 MiB: Python drains 20 times a second, so this is 20 million edges a second */
 
 struct tracker_numbers {
@@ -38,7 +42,10 @@ struct tracker_numbers {
 	uint64_t events;       /* of the kernel, of all sources */
 	uint64_t events_lost;  /* that the kernel says it dropped, or that are missing by sequence number */
 	uint64_t unseen;       /* processes that were born and gone, and no look ever fell into */
-	uint64_t refused;      /* pids that could not be followed */
+	uint64_t unattached;   /* threads `switch` could not be attached to: poll leads there */
+	int64_t broke_ns;      /* when the leading source broke; 0 */
+	int64_t broke_error;   /* and its errno */
+	int64_t attach_error;  /* errno of the first thread that could not be attached to */
 	uint64_t named_alive;  /* processes named by the user that still live */
 	uint64_t alive;        /* threads */
 	int64_t cpu_ns;        /* used by the loop's thread */
@@ -55,9 +62,17 @@ struct tracker {
 	int follow;
 	int64_t period_ns; /* FLAT_OUT */
 	int64_t round_ns;  /* when the last round began; 0: none has */
-	int64_t deadline_ns;
+	int64_t applied_ns; /* events up to this moment have been applied */
 	long last_pid;     /* of /proc/loadavg: it moves when anybody forks */
 	int births;        /* it moved */
+	struct told_queue told;
+	struct switcher *switcher;
+	struct tracer *tracer;
+	int events_fd;     /* the proc connector's socket; -1 */
+	uint32_t sequence[TRACKED_CPUS]; /* of the process events: next of each CPU */
+	uint8_t sequence_known[TRACKED_CPUS];
+	size_t vanished;   /* threads that wait for their last events */
+	size_t taken;      /* zombies whose parent, blocked in wait, takes them when it is on a CPU again */
 	size_t recheck;    /* where the look for the woken goes on */
 	struct spans spans;
 	struct followed all;
@@ -67,6 +82,12 @@ struct tracker {
 /* `period_ns` between looks, or FLAT_OUT; `fds_most`: descriptors it may keep open. */
 int tracker_open(struct tracker **tracker, int64_t period_ns, int follow, int fds_most);
 void tracker_close(struct tracker *tracker);
+/* The source `switch` leads from now on; before anything is added. 0, or what switcher_open says. */
+int tracker_use_switch(struct tracker *tracker);
+/* The source `trace` leads: raw per-CPU files of instances that are set up. The descriptors are the tracker's then. */
+int tracker_use_trace(struct tracker *tracker, const struct trace_layout *layout, const int *fds, const int *cpus, int count);
+/* Process events from a socket of procevent.h. The descriptor is the tracker's then. */
+void tracker_use_events(struct tracker *tracker, int fd);
 /* Begins to follow a process and its threads. `start_ticks` 0: whoever has the pid; else -ESRCH for another one. */
 int tracker_add(struct tracker *tracker, pid_t pid, uint64_t start_ticks);
 /* How it ended, for who had it from waitpid. */

@@ -34,14 +34,16 @@ from ipclab.processes.journal import Fact, Owner
 from ipclab.processes.removal import exists, remove
 from ipclab.records import Leftover
 
-__all__ = ["Leftover", "clean", "forget", "leftovers", "new_key", "new_name", "new_path", "runtime_dir"]
+__all__ = ["Leftover", "clean", "forget", "leftovers", "new_instance", "new_key", "new_name", "new_path", "runtime_dir"]
 
 POSIX_KINDS = ("posix-shm", "posix-sem", "posix-mq")
+TRACE_KIND = "trace-instance"
 SYSV_KINDS = ("sysv-shm", "sysv-sem", "sysv-mq")
 
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9_-]{1,8})?")
 _POSIX_NAME = re.compile(r"/ipclab-(\d+)-(\d+)-[A-Za-z0-9_.-]{1,32}-\d+")
+_INSTANCE_NAME = re.compile(r"ipclab-(\d+)-(\d+)-[A-Za-z0-9_.-]{1,32}-\d+")
 _PATH_NAME = re.compile(r"(\d+)-(\d+)-[A-Za-z0-9_.-]{1,32}-\d+(\.[A-Za-z0-9_-]{1,8})?")
 _KEY_NAME = re.compile(r"(0x[0-9a-f]{8}):(\d+)")
 #: The first byte of every SysV key of ours, so that a reader of `ipcs` knows them.
@@ -88,6 +90,16 @@ def new_name(kind: str, label: str) -> str:
         mine = _journal()
         name = f"/ipclab-{mine.owner.pid}-{mine.owner.start}-{label}-{mine.next_number()}"
         mine.promise(Fact(kind, name))
+    return name
+
+
+def new_instance(label: str) -> str:
+    """A name for an instance in tracefs; journalled when this returns. `label` as with new_name."""
+    _check_label(label)
+    with _lock:
+        mine = _journal()
+        name = f"ipclab-{mine.owner.pid}-{mine.owner.start}-{label}-{mine.next_number()}"
+        mine.promise(Fact(TRACE_KIND, name))
     return name
 
 
@@ -264,6 +276,8 @@ def believable(owner: Owner, fact: Fact) -> bool:
     """Whether this owner would have given this name: what a planted or garbled line says is not."""
     if fact.kind in POSIX_KINDS:
         match = _POSIX_NAME.fullmatch(fact.name)
+    elif fact.kind == TRACE_KIND:
+        match = _INSTANCE_NAME.fullmatch(fact.name)
     elif fact.kind == "path":
         match = _PATH_NAME.fullmatch(fact.name)
     elif fact.kind in SYSV_KINDS:

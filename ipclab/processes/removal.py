@@ -12,6 +12,8 @@ import shutil
 import stat
 from typing import Any
 
+from ipclab.processes import tracefs
+
 #: kind -> file below /proc/sysvipc, column of the id, column of the owner's uid, column of the creator's pid if any
 _SYSV = {"sysv-shm": "shm", "sysv-sem": "sem", "sysv-mq": "msg"}
 
@@ -25,6 +27,8 @@ def exists(kind: str, name: str, folder_fd: int | None = None, creator: int | No
         except OSError:
             return False
         return True
+    if kind == "trace-instance":
+        return tracefs.exists(name)
     if kind in _SYSV:
         return _sysv_id(kind, int(name.partition(":")[0], 16), creator) is not None
     return _posix_exists(kind, name)
@@ -34,6 +38,8 @@ def remove(kind: str, name: str, folder_fd: int, creator: int) -> bool:
     """Remove it; False: it was gone already. Raises OSError when the kernel refuses."""
     if kind == "path":
         return _remove_path(name, folder_fd)
+    if kind == "trace-instance":
+        return tracefs.remove(name)
     if kind in _SYSV:
         number = _sysv_id(kind, int(name.partition(":")[0], 16), creator)
         return number is not None and _sysv_remove(kind, number)

@@ -13,6 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from ipclab.records.demos import Standing
+
 STATES_SCHEMA_VERSION = 1
 
 #: proc(5): R running or runnable, S sleep, D uninterruptible sleep, T stopped, t stopped by a tracer, Z zombie,
@@ -113,6 +115,15 @@ class SourceStanding(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     #: When it broke, if it did while running.
     broke_ns: int | None = None
+
+
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one source: does it run here, if not why, and how to get it. What the doctor says."""
+
+    source: SourceName
+    standing: Standing
+    reason: str = ""
+    remedy: str = ""
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):

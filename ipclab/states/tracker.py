@@ -26,9 +26,10 @@ from typing import Literal, Self
 from ipclab import _core
 from ipclab.errors import IpclabError, UsageError, from_os_error
 from ipclab.processes import procfs
-from ipclab.records import Interval, Recording, SourceStanding
+from ipclab.records import Interval, Recording
 from ipclab.states import heads
 from ipclab.states.command import PASSED_ON, Command
+from ipclab.states.sources import Layers
 from ipclab.states.spans import ASSUMED, Span, in_order, interval_of, unpack
 from ipclab.states.store import Store
 
@@ -92,6 +93,7 @@ class Tracker:
         self._facts: dict[int, heads.Facts] = {}
         self._notes: list[str] = []
         self._core: _core.Tracker | None = None
+        self._layers: Layers | None = None
         self._command: Command | None = None
         self._threads: list[threading.Thread] = []
         self._ended = threading.Event()
@@ -132,11 +134,17 @@ class Tracker:
         self._start_ns = time.monotonic_ns()
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._core = _core.Tracker(self._period_ns(), self.follow, max(0, min(most, 1 << 20) - _FDS_SPARED))
+        self._layers = layers = Layers(self._core)
+        layers.lead(self.source)
+        if self.follow:
+            layers.hear()
         for pid in self.pids:
+            layers.before(pid)
             self._add(pid)
         if self._argv:
             with _held_signals():
                 self._command = Command(self._argv, self._files)
+                layers.before(self._command.pid)
                 self._core.add(self._command.pid)
         self._threads = [
             threading.Thread(target=self._core.run, name="states-look", daemon=True),
@@ -197,6 +205,9 @@ class Tracker:
                     thread.join()
             self._core.close()
             self._core = None
+        if self._layers is not None:
+            self._layers.close()
+            self._layers = None
         if self._command is not None:
             self._command.close()
         if self._store is not None and not keep_store:
@@ -338,8 +349,9 @@ class Tracker:
     # --- the head ---
 
     def _recording(self) -> Recording:
-        core = self._core
+        core, layers = self._core, self._layers
         assert core is not None
+        assert layers is not None
         with self._lock:
             numbers, facts = core.numbers(), sorted(self._facts.values(), key=lambda one: (one.first_ns, one.tid))
             elapsed_s = max(1e-9, (numbers["now_ns"] - numbers["begun_ns"]) / 1e9)
@@ -350,7 +362,7 @@ class Tracker:
                 started_at=self._started_at,
                 start_ns=self._start_ns,
                 end_ns=numbers["now_ns"],
-                sources=self._standings(),
+                sources=layers.standings(numbers),
                 rate_hz=self.rate_hz,
                 reached_hz=numbers["rounds"] / elapsed_s,
                 looks_per_s=numbers["looks"] / elapsed_s,
@@ -360,11 +372,8 @@ class Tracker:
                 completeness=heads.completeness(facts, numbers, self._assumed_ns),
                 own_cpu_share=numbers["cpu_ns"] / 1e9 / elapsed_s,
                 exit_code=self.exit_code,
-                notes=(*self._notes, *_remarks(numbers)),
+                notes=(*self._notes, *layers.remarks(numbers), *_remarks(numbers)),
             )
-
-    def _standings(self) -> tuple[SourceStanding, ...]:
-        return (SourceStanding(source="poll", used=True),)
 
 
 def _remarks(numbers: dict[str, int]) -> Iterator[str]:
