@@ -49,7 +49,6 @@ LONGEST_FILE = 450
 LONG_FILES: dict[str, str] = {
     "ipclab/_core.c": "the binding: one short function per call of the core, and their table; none knows another",
     "ipclab/_core_bench.c": "the binding of the bench's half of the core, in the same form",
-    "ipclab/core/ring.c": "the protocol of ring.h from beginning to end: put, get, wait, die",
 }
 #: Longest demo, in lines: it is read whole, by a newcomer. (Under 150.)
 LONGEST_DEMO = 149

@@ -14,7 +14,7 @@
  *     posix-mq       two queues                                     -
  *     sysv-mq        -                                              id, send_type, receive_type
  *     slots          -                             the segment      side 0 or 1, sent, received; in_place
- *     ring           the two rings' memfds                          spin_only, spin_ns, in_place
+ *     ring           the two rings' memfds                          spin_only, in_place
  *     fd-passing     one SEQPACKET socket                           -
  *     process-vm     offers in, answers in, offers out, answers out -
  *     signal         -                                              pid, signo

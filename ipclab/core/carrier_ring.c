@@ -1,23 +1,20 @@
 /*
  * carrier_ring.c: the ring (ring.h), one for each direction, by handles of the carrier's own.
  *
- * How it waits is the ring's policy: spin, then sleep. `spin_ns` sets how long at first (the ring starts with none in a
- * process that may run on one CPU only, as every pinned one does, though its peer runs on another). `spin_only`, which
- * both sides must be, never sleeps: the price is a CPU, the gain is what the cache lines cost and no more.
+ * How it waits is the ring's policy (ring_wait.c): spin, then sleep. `spin_only`, which both sides must be, never
+ * sleeps: the price is a CPU, the gain is what the cache lines cost and no more.
  */
 #define _GNU_SOURCE
 #include "carrier.h"
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "barrier.h"
 #include "copy.h"
 #include "ring.h"
 #include "sys.h"
 
-#define SPIN_NS 50000 /* as ring.c begins where there is more than one CPU */
 #define SPINS_PER_LOOK 1024
 
 struct ring_carrier {
@@ -30,7 +27,6 @@ struct ring_carrier {
 static int ring_open(struct carrier *carrier)
 {
 	struct ring_carrier *self = (struct ring_carrier *)carrier;
-	int64_t spin_ns = carrier_number_or(carrier, "spin_ns", sysconf(_SC_NPROCESSORS_ONLN) > 1 ? SPIN_NS : 0);
 	int rc = ring_attach(&self->out, carrier->fds[1]);
 
 	if (rc < 0)
@@ -43,7 +39,6 @@ static int ring_open(struct carrier *carrier)
 		ring_close(&self->in);
 		return rc;
 	}
-	self->out.side[RING_PRODUCER].spin_ns = self->in.side[RING_CONSUMER].spin_ns = (uint32_t)spin_ns;
 	self->spin_only = carrier_number_or(carrier, "spin_only", 0) != 0;
 	self->in_place = carrier_number_or(carrier, "in_place", 0) != 0;
 	carrier->limit_bytes = self->out.capacity;

@@ -4,45 +4,12 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "futex.h"
-
-#define RECORD_HEADER_BYTES UINT64_C(8)
-#define LINE_BYTES UINT64_C(64)
-#define ALIGN_FROM_BYTES 1024 /* chosen: below, the padding costs more of the ring than the copy gains */
-#define SPIN_MAX_NS 50000u /* about what waking an idle virtual CPU costs (measured: 37-51 us there and back) */
-#define SPIN_MIN_NS 500u
-
-/*
- * Where the message of the record at `at` begins, counted from there: a long one begins with a cache line, because a
- * copy whose every other access crosses two lines takes longer. Both sides reckon alike, from the place and the length.
- */
-static uint64_t message_offset(uint64_t at, uint64_t size)
-{
-	if (size < ALIGN_FROM_BYTES)
-		return RECORD_HEADER_BYTES;
-	return ((at + RECORD_HEADER_BYTES + LINE_BYTES - 1) & ~(LINE_BYTES - 1)) - at;
-}
-
-static uint64_t record_bytes(uint64_t at, uint64_t size)
-{
-	return message_offset(at, size) + ((size + 7) & ~UINT64_C(7));
-}
-
-/* Enough for a message of that size wherever its record begins. */
-static uint64_t room_for(uint64_t size)
-{
-	return RECORD_HEADER_BYTES + LINE_BYTES + ((size + 7) & ~UINT64_C(7));
-}
-
-static enum ring_side other(enum ring_side side)
-{
-	return side == RING_PRODUCER ? RING_CONSUMER : RING_PRODUCER;
-}
+#include "ring_internal.h"
 
 /* --- members: who has the ring open --- */
 
@@ -82,7 +49,7 @@ static void leave_members(struct ring *ring)
 }
 
 /* Whether nobody who could still become the other side lives. Only ever says so when that is certain. */
-static int deserted(struct ring *ring)
+int ring_deserted(struct ring *ring)
 {
 	identity self = identity_self(), seen;
 
@@ -157,23 +124,14 @@ static void unlist_open(struct ring *ring)
 
 /* --- opening and closing --- */
 
-/* Spinning for a peer that cannot run beside us only keeps it from running. */
-static uint32_t first_spin_ns(void)
-{
-	cpu_set_t cpus;
-
-	if (sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) < 2)
-		return 0;
-	return SPIN_MAX_NS;
-}
-
 static void set_up(struct ring *ring)
 {
 	ring->shared = ring->segment.base;
 	ring->data = segment_data(&ring->segment);
 	ring->data_bytes = ring->segment.total_bytes - ring->shared->header.header_bytes;
 	ring->capacity = ring->shared->capacity;
-	ring->side[0].spin_ns = ring->side[1].spin_ns = first_spin_ns();
+	ring_pace(&ring->side[0].pace);
+	ring_pace(&ring->side[1].pace);
 	join_members(ring);
 	list_open(ring);
 }
@@ -230,7 +188,7 @@ void ring_close(struct ring *ring)
 		if (!ring->side[side].claimed)
 			continue;
 		store_seq_cst(&ring->shared->side[side].closed, 1);
-		note_poke(&ring->shared->side[other(side)].note);
+		note_poke(&ring->shared->side[ring_other(side)].note);
 	}
 	leave_members(ring);
 	segment_close(&ring->segment);
@@ -263,6 +221,7 @@ int ring_claim(struct ring *ring, enum ring_side side)
 		ring->cached_tail = load_acquire(&ring->shared->tail);
 		ring->head_at = load_relaxed(&ring->shared->head) % ring->data_bytes;
 	}
+	ring_tell_cpu(ring, side);
 	return 0;
 }
 
@@ -381,120 +340,6 @@ void ring_consume(struct ring *ring)
 void ring_consume_sleepless(struct ring *ring)
 {
 	store_release(&ring->shared->head, step_over(ring));
-}
-
-/* --- waiting --- */
-
-/* Whether the side can go on, read from the other side's index itself. */
-static int ready(struct ring *ring, enum ring_side side, size_t size)
-{
-	struct ring_shared *shared = ring->shared;
-	uint64_t head = load_seq_cst(&shared->head), tail = load_seq_cst(&shared->tail);
-
-	if (side == RING_PRODUCER)
-		return ring->data_bytes - (tail - head) >= record_bytes(ring->tail_at, size);
-	return tail != head;
-}
-
-int ring_spin(struct ring *ring, enum ring_side side, size_t size, int64_t max_ns)
-{
-	int64_t budget_ns = ring->side[side].spin_ns, until_ns;
-
-	if (max_ns < budget_ns)
-		budget_ns = max_ns;
-	until_ns = monotonic_ns() + budget_ns;
-	do {
-		for (int i = 0; i < 32; i++) {
-			if (ready(ring, side, size))
-				return 0;
-			cpu_relax();
-		}
-	} while (monotonic_ns() < until_ns);
-	return -EAGAIN;
-}
-
-/* Spinning that ended in a sleep was in vain: spin half as long next time. One that paid: twice as long. */
-static void adapt_spin(struct ring *ring, enum ring_side side, int paid)
-{
-	uint32_t *spin_ns = &ring->side[side].spin_ns;
-
-	if (!*spin_ns)
-		return;
-	if (paid)
-		*spin_ns = *spin_ns >= SPIN_MAX_NS / 2 ? SPIN_MAX_NS : *spin_ns * 2;
-	else
-		*spin_ns = *spin_ns <= SPIN_MIN_NS * 2 ? SPIN_MIN_NS : *spin_ns / 2;
-}
-
-static int other_is_gone(struct ring *ring, enum ring_side side)
-{
-	identity owner = load_seq_cst(&ring->shared->side[other(side)].owner);
-
-	if (!owner)
-		return deserted(ring);
-	return !load_seq_cst(&ring->shared->foreign) && !identity_alive(owner);
-}
-
-/* What ends a wait besides readiness: 0 none, -EPIPE, -EOWNERDEAD. Look at the index once more after it. */
-static int ended(struct ring *ring, enum ring_side side, int look)
-{
-	if (load_seq_cst(&ring->shared->side[other(side)].closed))
-		return -EPIPE;
-	return look && other_is_gone(ring, side) ? -EOWNERDEAD : 0;
-}
-
-static int64_t sooner(int64_t deadline_ns, int64_t slice_ns)
-{
-	return deadline_ns >= 0 && deadline_ns < slice_ns ? deadline_ns : slice_ns;
-}
-
-int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadline_ns)
-{
-	struct note *note = &ring->shared->side[side].note;
-	int64_t *look_at_ns = &ring->side[side].look_at_ns, *look_every_ns = &ring->side[side].look_every_ns;
-	int rc = 0, end = 0, look = 0;
-
-	if (!*look_every_ns && ring_spin(ring, side, size, deadline_ns < 0 ? INT64_MAX : deadline_ns - monotonic_ns()) == 0) {
-		adapt_spin(ring, side, 1);
-		return 0;
-	}
-	if (!*look_every_ns) { /* else it goes on where -EINTR left it */
-		adapt_spin(ring, side, 0);
-		ring->side[side].sleep_count++;
-		*look_every_ns = RING_FIRST_LOOK_NS;
-		*look_at_ns = monotonic_ns() + *look_every_ns; /* kept too: frequent signals must not put the look off */
-	}
-	for (;;) {
-		note_arm(note);
-		end = ended(ring, side, look);
-		if (end == -EPIPE && side == RING_PRODUCER)
-			break; /* room is of no use when nobody will read */
-		if (ready(ring, side, size)) {
-			end = 0;
-			break;
-		}
-		if (!end && load_seq_cst(&ring->cancelled))
-			end = -ECANCELED;
-		if (end)
-			break;
-		if (deadline_ns >= 0 && monotonic_ns() >= deadline_ns)
-			end = -ETIMEDOUT;
-		else if (rc == -EINTR || (look && ring->attentive))
-			end = -EINTR; /* after a look too: a signal between two parks interrupts neither */
-		if (end)
-			break;
-		ring->side[side].park_count++;
-		rc = note_park(note, sooner(deadline_ns, *look_at_ns));
-		look = monotonic_ns() >= *look_at_ns;
-		if (look) {
-			*look_every_ns = *look_every_ns * 2 < RING_LOOK_NS ? *look_every_ns * 2 : RING_LOOK_NS;
-			*look_at_ns = monotonic_ns() + *look_every_ns;
-		}
-	}
-	note_disarm(note);
-	if (end != -EINTR)
-		*look_every_ns = 0;
-	return end;
 }
 
 uint64_t ring_used_bytes(const struct ring *ring)

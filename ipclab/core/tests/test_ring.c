@@ -3,6 +3,7 @@
 #include "core/ring.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #include "core/message.h"
 #include "test.h"
@@ -190,7 +191,7 @@ static int stream_through(size_t capacity, int spin)
 
 	CHECK_EQ(ring_create(&ring, NULL, capacity), 0);
 	if (!spin)
-		ring.side[RING_CONSUMER].spin_ns = 0;
+		ring.side[RING_CONSUMER].pace.spin_ns = 0;
 	stream.fd = ring.segment.fd;
 	CHECK_EQ(pthread_create(&thread, NULL, produce, &stream), 0);
 	consume_all(&ring, capacity);
@@ -233,6 +234,102 @@ static int a_cancel_ends_a_wait(void)
 	return 0;
 }
 
+static void move(struct ring *ring, int count)
+{
+	for (int i = 0; i < count; i++)
+		pass_through(ring, "x", 1);
+}
+
+/* Whoever finds several messages each time it has to wait gives the other side time; whoever finds one does not. */
+static int who_is_ahead_lingers(void)
+{
+	struct ring ring;
+	const void *got;
+
+	CHECK_EQ(ring_create(&ring, NULL, 1000), 0);
+	for (int i = 0; i < 1000 && !ring.side[RING_CONSUMER].pace.lingers; i++) {
+		move(&ring, 2);
+		CHECK_EQ(ring_spin(&ring, RING_CONSUMER, 0, 1000), -EAGAIN);
+	}
+	CHECK_EQ(ring.side[RING_CONSUMER].pace.lingers, 1);
+	move(&ring, 2);
+	CHECK_EQ(ring_spin(&ring, RING_CONSUMER, 0, 1000), -EAGAIN);
+	CHECK_EQ(ring.side[RING_CONSUMER].pace.lingers, 1);
+	move(&ring, 1);
+	CHECK_EQ(ring_spin(&ring, RING_CONSUMER, 0, 1000), -EAGAIN);
+	CHECK_EQ(ring.side[RING_CONSUMER].pace.lingers, 0);
+	CHECK_EQ(ring_put(&ring, "x", 1), 0); /* lingering or not: what is there is found */
+	ring.side[RING_CONSUMER].pace.lingers = 1;
+	CHECK_EQ(ring_spin(&ring, RING_CONSUMER, 0, 1000), 0);
+	CHECK_EQ(ring_peek(&ring, &got), 1);
+	ring_close(&ring);
+	return 0;
+}
+
+static int whoever_is_confined_says_so(void)
+{
+	_Atomic uint32_t *producer, *consumer;
+	cpu_set_t before, one;
+	struct ring ring;
+	int cpu = 0;
+
+	CHECK_EQ(sched_getaffinity(0, sizeof before, &before), 0);
+	while (!CPU_ISSET(cpu, &before))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	CHECK_EQ(ring_create(&ring, NULL, 1000), 0);
+	producer = &ring.shared->side[RING_PRODUCER].confined, consumer = &ring.shared->side[RING_CONSUMER].confined;
+	CHECK_EQ(ring_claim(&ring, RING_PRODUCER), 0);
+	CHECK_EQ(load_acquire(producer), CPU_COUNT(&before) == 1 ? cpu + 1 : 0);
+	CHECK_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+	CHECK_EQ(ring_claim(&ring, RING_CONSUMER), 0);
+	CHECK_EQ(load_acquire(consumer), cpu + 1);
+	CHECK_EQ(sched_setaffinity(0, sizeof before, &before), 0);
+	CHECK_EQ(ring_wait(&ring, RING_CONSUMER, 0, monotonic_ns() + 1000), -ETIMEDOUT); /* a sleep looks it up again */
+	CHECK_EQ(load_acquire(consumer), CPU_COUNT(&before) == 1 ? cpu + 1 : 0);
+	ring_close(&ring);
+	return 0;
+}
+
+static void *put_when_it_sleeps(void *argument)
+{
+	struct ring *ring = argument;
+
+	while (!load_acquire(&ring->cancelled)) { /* here: the test is over */
+		if (load_seq_cst(&ring->shared->side[RING_CONSUMER].note.word) == NOTE_SLEEP)
+			ring_put(ring, "x", 1);
+	}
+	return NULL;
+}
+
+/* Two sides that sleep wait for each other's wake-up: short sleeps make them try to spin again. */
+static int short_sleeps_make_it_spin_again(void)
+{
+	struct ring_pace *pace;
+	const void *got;
+	pthread_t thread;
+	struct ring ring;
+	ssize_t size;
+
+	CHECK_EQ(ring_create(&ring, NULL, 64), 0);
+	CHECK_EQ(pthread_create(&thread, NULL, put_when_it_sleeps, &ring), 0);
+	pace = &ring.side[RING_CONSUMER].pace;
+	for (int i = 0; i < 2; i++) { /* more than the first time is all that would be had without a retry */
+		pace->spin_ns = 500;
+		while (pace->spin_ns <= 1000) {
+			CHECK_EQ(ring_wait(&ring, RING_CONSUMER, 0, SECONDS(60)), 0);
+			size = ring_peek(&ring, &got);
+			CHECK_EQ(size, 1);
+			ring_consume(&ring);
+		}
+	}
+	store_seq_cst(&ring.cancelled, 1);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	ring_close(&ring);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
@@ -245,6 +342,9 @@ int main(int argc, char **argv)
 		{"a_stream_arrives_whole_and_in_order", a_stream_arrives_whole_and_in_order},
 		{"a_stream_of_sleepers_too", a_stream_of_sleepers_too},
 		{"a_cancel_ends_a_wait", a_cancel_ends_a_wait},
+		{"who_is_ahead_lingers", who_is_ahead_lingers},
+		{"whoever_is_confined_says_so", whoever_is_confined_says_so},
+		{"short_sleeps_make_it_spin_again", short_sleeps_make_it_spin_again},
 		{NULL, NULL},
 	};
 

@@ -74,7 +74,7 @@ static int a_killed_producer(void)
 
 		CHECK_EQ(ring_create(&ring, NULL, CAPACITY), 0);
 		if (i % 3 == 0)
-			ring.side[RING_PRODUCER].spin_ns = ring.side[RING_CONSUMER].spin_ns = 0;
+			ring.side[RING_PRODUCER].pace.spin_ns = ring.side[RING_CONSUMER].pace.spin_ns = 0;
 		pid = spawn(put_for_ever, &ring);
 		total += get_all(&ring, monotonic_ns() + random_below(&seed, 1500000), &pid, &why);
 		CHECK_EQ(why, -EOWNERDEAD);
@@ -137,7 +137,7 @@ static int a_killed_consumer(void)
 
 		CHECK_EQ(ring_create(&ring, NULL, CAPACITY), 0);
 		if (i % 3 == 0)
-			ring.side[RING_PRODUCER].spin_ns = ring.side[RING_CONSUMER].spin_ns = 0;
+			ring.side[RING_PRODUCER].pace.spin_ns = ring.side[RING_CONSUMER].pace.spin_ns = 0;
 		pid = spawn(get_for_ever, &ring);
 		CHECK_EQ(put_all(&ring, monotonic_ns() + random_below(&seed, 1500000), &pid), -EOWNERDEAD);
 		ring_close(&ring);

@@ -20,7 +20,8 @@ give it 2 MiB: in a ring that fits into a CPU's private cache the consumer fetch
 cache, which was seen to take two to three times as long as out of the shared one.
 
 Blocking. put waits while the message does not fit, get while there is none: each spins for at most 50 us (less when it
-did not pay, not at all on one CPU), then sleeps. Nothing is waited for in the kernel while messages flow.
+did not pay, not at all when both are confined to the same CPU), then sleeps. Nothing is waited for in the kernel while
+messages flow.
 
 When an end dies. What it has put is delivered, then get raises PeerGone; put raises it once the ring is full or the
 other side has closed. A record counts only when `tail` says so, so a kill at any instruction tears nothing. A sleeper
