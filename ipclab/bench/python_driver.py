@@ -38,6 +38,8 @@ TICK_S = 0.2
 
 #: What the kernel charges a receive buffer for a datagram beyond twice its bytes, at most.
 DATAGRAM_COST_BYTES = 2304
+#: Which part of that buffer is used: of what was read the kernel may go on charging a quarter (core/carrier_datagram.c).
+WINDOW_SHARE = 0.75
 
 PEER_LOST = "the other side has failed, or its process has ended"
 NOT_COUNTED = "Python's interface does not count them"
@@ -88,7 +90,8 @@ class PythonLane(PairLane):
         """Loops over this end, with the garbage collector off."""
         window = None
         if getattr(self._link, "lossy", False):
-            window = max(2, end.buffer_bytes // (2 * job.case.size_bytes + DATAGRAM_COST_BYTES))
+            room = int(end.buffer_bytes * WINDOW_SHARE)
+            window = max(2, room // (2 * job.case.size_bytes + DATAGRAM_COST_BYTES))
         with collector_off():
             yield PythonPlayer(end, self._meeting, window)
 
