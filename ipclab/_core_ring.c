@@ -331,12 +331,14 @@ static PyObject *Ring_counts(PyObject *object, PyObject *unused)
 	if (!ring)
 		return raise_ring(self, RING_PRODUCER, -EBADF, 0);
 	shared = ring->shared;
-	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsisi}", "capacity_bytes", (unsigned long long)ring->capacity, "used_bytes",
+	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsisi}", "capacity_bytes", (unsigned long long)ring->capacity, "used_bytes",
 			     (unsigned long long)ring_used_bytes(ring), "room_bytes", (unsigned long long)ring->data_bytes,
 			     "put_count", (unsigned long long)ring->put_count, "get_count",
 			     (unsigned long long)ring->get_count, "put_sleep_count",
 			     (unsigned long long)ring->side[RING_PRODUCER].sleep_count, "get_sleep_count",
-			     (unsigned long long)ring->side[RING_CONSUMER].sleep_count, "consumer_wake_count",
+			     (unsigned long long)ring->side[RING_CONSUMER].sleep_count, "put_park_count",
+			     (unsigned long long)ring->side[RING_PRODUCER].park_count, "get_park_count",
+			     (unsigned long long)ring->side[RING_CONSUMER].park_count, "consumer_wake_count",
 			     (unsigned long long)ring->side[RING_PRODUCER].wake_count, "producer_wake_count",
 			     (unsigned long long)ring->side[RING_CONSUMER].wake_count, "producer_pid",
 			     (int)identity_pid(load_seq_cst(&shared->side[RING_PRODUCER].owner)), "consumer_pid",

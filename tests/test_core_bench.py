@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipclab import _core
@@ -37,6 +37,7 @@ def histogram_of(values: list[int]) -> _core.Histogram:
 # --- the histogram ----------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(SAMPLES, st.floats(0, 100))
 def test_percentiles_are_those_of_the_sorted_sample(values: list[int], q: float) -> None:
     values.sort()
@@ -44,6 +45,7 @@ def test_percentiles_are_those_of_the_sorted_sample(values: list[int], q: float)
     assert abs(histogram_of(values).percentile(q) - exact) <= exact * TOLERANCE
 
 
+@settings(deadline=None)
 @given(SAMPLES)
 def test_the_ends_are_exact(values: list[int]) -> None:
     histogram = histogram_of(values)
@@ -51,6 +53,7 @@ def test_the_ends_are_exact(values: list[int]) -> None:
     assert (histogram.percentile(0), histogram.percentile(100)) == (min(values), max(values))
 
 
+@settings(deadline=None)
 @given(SAMPLES, SAMPLES)
 def test_merging_is_recording_both(first: list[int], second: list[int]) -> None:
     merged = histogram_of(first)
@@ -60,6 +63,7 @@ def test_merging_is_recording_both(first: list[int], second: list[int]) -> None:
     assert (merged.count, merged.min, merged.max) == (both.count, both.min, both.max)
 
 
+@settings(deadline=None)
 @given(SAMPLES)
 def test_buckets_there_and_back(values: list[int]) -> None:
     histogram = histogram_of(values)
@@ -69,6 +73,7 @@ def test_buckets_there_and_back(values: list[int]) -> None:
         assert again.percentile(q) == histogram.percentile(q)
 
 
+@settings(deadline=None)
 @given(SAMPLES)
 def test_buckets_without_ends_lose_less_than_a_bucket(values: list[int]) -> None:
     again = _core.Histogram.from_buckets(histogram_of(values).buckets())
@@ -76,6 +81,7 @@ def test_buckets_without_ends_lose_less_than_a_bucket(values: list[int]) -> None
     assert max(values) <= again.max <= max(values) * (1 + TOLERANCE)
 
 
+@settings(deadline=None)
 @given(SAMPLES)
 def test_buckets_are_in_order_and_count_everything(values: list[int]) -> None:
     buckets = histogram_of(values).buckets()

@@ -36,12 +36,17 @@ def first_count(case: Case, target_ns: int) -> int:
     return _FIRST[case.pattern]
 
 
+def far_too_short(case: Case, duration_ns: int, target_ns: int) -> bool:
+    """Whether a sample was so short that it says little. Of an open loop the schedule says how long it is."""
+    return case.rate_per_s is None and duration_ns < target_ns * _NEAR
+
+
 def next_count(case: Case, messages: int, duration_ns: int, target_ns: int) -> tuple[int, bool]:
     """The count to go on with after a sample of `messages` that took `duration_ns`, and whether it is the final one."""
     if case.rate_per_s is not None:
         return messages, True
     ratio = target_ns / max(1, duration_ns)
-    if ratio <= 1 / _NEAR:
+    if not far_too_short(case, duration_ns, target_ns):
         return max(LEAST[case.pattern], round(messages * ratio)), True
     return round(messages * max(2.0, min(float(_MOST_FACTOR), ratio))), False
 

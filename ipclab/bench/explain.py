@@ -304,4 +304,6 @@ def _number(value: float) -> str:
     """A count a message: as many digits as tell something."""
     if value == 0:
         return "0"
+    if value < 0.01:
+        return "<0.01"
     return f"{value:.2g}" if value < 10 else f"{value:.0f}"

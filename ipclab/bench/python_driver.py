@@ -23,7 +23,7 @@ from ipclab.bench.driver import Job, SideResult
 from ipclab.bench.lane import PairLane, Player, Turn, one_line
 from ipclab.bench.meeting import Meeting
 from ipclab.errors import IpclabError, Unavailable
-from ipclab.mechanisms.base import Bell, End, Link
+from ipclab.mechanisms.base import Bell, Counters, End, Link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,6 +149,7 @@ class PythonPlayer(Player):
     def play(self, turn: Turn) -> SideResult:
         """See Player."""
         log = loops.Log(turn.first)
+        before = self._counters()
         error = ""
         try:
             with ticking(turn.deadline_ns, self._meeting):
@@ -157,7 +158,10 @@ class PythonPlayer(Player):
             error = stop.reason
         except (IpclabError, OSError, EOFError) as err:
             error = one_line(err)
-        return _result(log, error, turn)
+        return _result(log, error, turn, _between(before, self._counters()))
+
+    def _counters(self) -> Counters | None:
+        return None if isinstance(self._end, Bell) else self._end.counters()
 
     def _loop(self, turn: Turn, log: loops.Log) -> None:
         end, size, first, count = self._end, turn.size_bytes, turn.first, turn.count
@@ -175,14 +179,23 @@ class PythonPlayer(Player):
             (loops.send if sends else loops.receive)(end, size, first, count, log)
 
 
-def _result(log: loops.Log, error: str, turn: Turn) -> SideResult:
+def _between(before: Counters | None, after: Counters | None) -> Counters | None:
+    if before is None or after is None:
+        return None
+    return Counters(*(late - early for early, late in zip(before, after, strict=True)))
+
+
+def _result(log: loops.Log, error: str, turn: Turn, spent: Counters | None) -> SideResult:
     recorded = log.histogram if turn.measured and log.histogram.count else None
     return SideResult(
         duration_ns=log.duration_ns,
         messages=log.messages,
         histogram=recorded.buckets() if recorded else None,
         max_ns=recorded.max if recorded else None,
-        system_calls_reason=NOT_COUNTED,
+        system_calls=None if spent is None else spent.system_calls,
+        system_calls_reason=NOT_COUNTED if spent is None else "",
+        sleeps=None if spent is None else spent.sleeps,
+        wakes=None if spent is None else spent.wakes,
         bad_sequence=log.bad_sequence,
         error=error,
     )

@@ -6,6 +6,7 @@
                   neighbours (measuring-ipc: A B A B, never A A B B)
     make good     samples that do not count (the placement moved, the group was throttled) are taken again, in rounds of
                   the cases that lack some, a few times at most
+    tracing       untimed: the system calls of the cases whose driver does not count them (traced.py)
 
 A case that fails once has failed: it is not measured further, and its row says what went wrong. Time is looked at
 before every sample; when it is over the run ends as it does on Ctrl-C, with what was measured.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import signal
 import sys
 import time
 import uuid
@@ -24,10 +26,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from ipclab.bench import calibrate, clusters, environment, explain, overheads, plan, sample, statistics
+from ipclab.bench import calibrate, clusters, environment, explain, overheads, plan, sample, statistics, traced
 from ipclab.errors import IpclabError, UsageError
 from ipclab.machine import facts
-from ipclab.records import Case, Environment, Options, Placement, Refusal, Run, Sample
+from ipclab.records import Case, Environment, Options, Placement, Refusal, Run, Sample, TracedCalls
 
 __all__ = ["Progress", "interleaved", "run"]
 
@@ -37,6 +39,8 @@ _SAMPLE_MS, _QUICK_SAMPLE_MS = 100.0, 20.0
 _QUICK_BUDGET_S = 75.0
 #: Of the budget, what calibration may use: after that, cases start from the first guess.
 _CALIBRATION_SHARE = 0.5
+#: What tracing may take beyond it.
+_QUICK_TRACING_S = 8.0
 #: How many more rounds may be spent on samples that did not count.
 _EXTRA_ROUNDS = 3
 #: A sample that takes so much longer than it should is hung: 20 times, but some seconds at least.
@@ -76,6 +80,11 @@ class _Course:
     def kept(self) -> int:
         return sum(each.kept for each in self.samples)
 
+    @property
+    def uncounted(self) -> bool:
+        """Whether it has been measured, by a driver that does not count system calls."""
+        return not self.over and any(side.system_calls is None for each in self.samples for side in each.sides)
+
 
 class _TimeOver(Exception):
     """The budget is used up."""
@@ -88,28 +97,30 @@ def run(
     refusals: Iterable[Refusal] = (),
     progress: Callback | None = None,
     command: str | None = None,
+    trace: bool = True,
 ) -> Run:
     """Measure these cases and sum them up; blocks as long as that takes, with fresh processes for every sample.
 
     Ctrl-C ends it early: the run then has what was measured until there, and says `interrupted`. `command` is what to
-    write into the record; None: this process's own command line.
+    write into the record; None: this process's own command line. `trace`: whether system calls that a driver does not
+    count are traced.
     """
     measured = _Measuring(cases, options, progress or (lambda _progress: None))
     before = environment.gather()
     throttled_before = environment.throttled()
     started = datetime.now(UTC)
-    interrupted = False
+    signo = 0
     try:
         measured.go()
-    except KeyboardInterrupt:
-        interrupted = True
-    except _TimeOver:
-        measured.note_time_over()
+        if trace:
+            measured.trace()
+    except KeyboardInterrupt as end:
+        signo = getattr(end, "signo", signal.SIGINT)
     during = msgspec.structs.replace(before, throttled_ns=_since(throttled_before))
     refused = (*refusals, *(Refusal(case=one.case, reason=one.refusal) for one in measured.courses if one.refusal))
     done = tuple(one.case for one in measured.courses if not one.refusal)
     samples = _judge(each for one in measured.courses for each in one.samples)
-    rows = statistics.rows(done, samples, refused, during)
+    rows = statistics.rows(done, samples, refused, during, measured.traces)
     return Run(
         run_id=f"{started:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}",
         started_at=started.isoformat(timespec="seconds"),
@@ -122,11 +133,13 @@ def run(
         cases=done,
         refusals=refused,
         samples=samples,
+        traces=tuple(measured.traces),
         rows=rows,
         explanation=explain.sentences(rows),
-        notes=(*measured.notes, *_notes(during, done, samples, interrupted=interrupted)),
+        notes=(*measured.notes, *_notes(during, done, samples, signo)),
         overheads=measured.overheads,
-        interrupted=interrupted,
+        interrupted=bool(signo),
+        ended_by_signal=signo,
     )
 
 
@@ -141,7 +154,7 @@ def interleaved(
         raise UsageError(f"{a.key} cannot be compared with itself", hint="name two mechanisms, or two drivers")
     if a.cpus != b.cpus:
         raise UsageError(f"{a.key} and {b.key} run on different CPUs", hint="give both one --placement")
-    return run((a, b), options, progress=progress, command=command)
+    return run((a, b), options, progress=progress, command=command, trace=False)
 
 
 class _Measuring:
@@ -151,6 +164,7 @@ class _Measuring:
         self.courses = [_Course(case) for case in cases]
         self.options = options
         self.progress = progress
+        self.traces: list[TracedCalls] = []
         self.notes: list[str] = []
         self.overheads = overheads.NONE
         self.origin_ns = time.monotonic_ns()
@@ -164,7 +178,31 @@ class _Measuring:
         self.left = len(cases) * (self.rounds + 3)
 
     def go(self) -> None:
-        """All of it. KeyboardInterrupt and _TimeOver end it early."""
+        """All samples. KeyboardInterrupt ends it early, and so does the budget."""
+        try:
+            self._go()
+        except _TimeOver:
+            self._note_time_over()
+
+    def trace(self) -> None:
+        """The system calls of what was measured and not counted; short messages first, in case the time is over."""
+        wanted = [one for one in self.courses if one.uncounted]
+        until_ns = None
+        if self.options.quick:
+            until_ns = max(time.monotonic_ns(), self.until_ns or 0) + int(_QUICK_TRACING_S * 1e9)
+        self.left = len(wanted)
+        for one in sorted(wanted, key=lambda one: one.case.size_bytes):
+            if until_ns is not None and time.monotonic_ns() >= until_ns:
+                late = "not counted: the time did not do to trace it (fewer mechanisms or sizes, or no --quick)"
+                self.traces.append(TracedCalls(case_key=one.case.key, messages=0, reason=late))
+                continue
+            self._tell(f"tracing {label(one.case)}")
+            self.traces.append(traced.trace(plan.driver(one.case.driver), one.case))
+            self.done += 1
+            self.left -= 1
+        self._tell("done", left=0)
+
+    def _go(self) -> None:
         self.overheads = overheads.measure({one.case.size_bytes for one in self.courses if one.case.size_bytes})
         self._calibrate()
         for number in range(self.rounds):
@@ -175,7 +213,7 @@ class _Measuring:
             self._round(number, lacking)
         self._tell("done", left=0)
 
-    def note_time_over(self) -> None:
+    def _note_time_over(self) -> None:
         """The budget ended it: say so when a case has fewer samples than it should."""
         rounds = min((len(one.samples) for one in self.courses if not one.over), default=0)
         if rounds < self.rounds:
@@ -217,7 +255,15 @@ class _Measuring:
                 self.left = max(0, self.left - 1)
                 continue
             with self._refusing(one):
-                one.samples.append(self._take(one, number, label(one.case)))
+                one.samples.append(self._long_enough(one, number))
+
+    def _long_enough(self, one: _Course, number: int) -> Sample:
+        """A sample; once more, with more messages, when it is far too short: calibrated in a slow moment."""
+        taken = self._take(one, number, label(one.case))
+        if taken.failure or not calibrate.far_too_short(one.case, taken.duration_ns, self.target_ns):
+            return taken
+        one.messages, _final = calibrate.next_count(one.case, one.messages, taken.duration_ns, self.target_ns)
+        return self._take(one, number, label(one.case))
 
     def _take(self, one: _Course, number: int, text: str) -> Sample:
         if self.until_ns is not None and time.monotonic_ns() >= self.until_ns:
@@ -284,13 +330,12 @@ def _placements(options: Options) -> tuple[Placement, ...]:
         return ()
 
 
-def _notes(
-    environment_: Environment, cases: Sequence[Case], samples: Sequence[Sample], *, interrupted: bool
-) -> tuple[str, ...]:
-    """What a reader of the table has to know about all of it."""
+def _notes(environment_: Environment, cases: Sequence[Case], samples: Sequence[Sample], signo: int) -> tuple[str, ...]:
+    """What a reader of the table has to know about all of it; `signo` has ended it early, if it is not 0."""
     notes = []
-    if interrupted:
-        notes.append("ended early (Ctrl-C): the rows have fewer samples than were asked for")
+    if signo:
+        by = "Ctrl-C" if signo == signal.SIGINT else signal.Signals(signo).name
+        notes.append(f"ended early ({by}): the rows have fewer samples than were asked for")
     available = environment.cpu_count(environment_)
     if available < 2 and any(case.spins for case in cases):
         notes.append(f"{available:g} CPUs' worth of time: mechanisms that spin are marked, they need one for each side")

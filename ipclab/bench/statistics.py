@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from ipclab.bench import bootstrap
-from ipclab.records import Case, Environment, Refusal, Row, Sample, SideCost
+from ipclab.records import Case, Environment, Refusal, Row, Sample, SideCost, TracedCalls
 
 #: From here on a standard deviation, as a share of the mean, is too much (pyperf's threshold).
 UNSTEADY_SHARE = 0.10
@@ -43,15 +43,19 @@ def rows(
     samples: Iterable[Sample],
     refusals: Iterable[Refusal] = (),
     environment: Environment | None = None,
+    traces: Iterable[TracedCalls] = (),
 ) -> tuple[Row, ...]:
     """The table, in the order of the plan; of one case the cluster with most samples first. Refused cases come last.
 
-    `samples` may be of any moment of a run: a case that has none yet has no row.
+    `samples` may be of any moment of a run: a case that has none yet has no row. `traces` tell of the system calls that
+    a driver did not count.
     """
     by_case: dict[str, list[Sample]] = {case.key: [] for case in cases}
     for sample in samples:
         by_case.setdefault(sample.case_key, []).append(sample)
     table = [row for case in cases for row in _case_rows(case, by_case[case.key], environment)]
+    traced = {trace.case_key: trace for trace in traces}
+    table = [_with_trace(row, traced.get(row.case.key)) for row in table]
     return (*table, *(Row(case=refusal.case, refusal=refusal.reason) for refusal in refusals))
 
 
@@ -147,9 +151,7 @@ def _case_rows(case: Case, samples: list[Sample], environment: Environment | Non
     return [_row(case, name, clusters[name], lost[name], environment) for name in ordered]
 
 
-def _row(
-    case: Case, cluster: str, kept: list[Sample], dropped: list[Sample], environment: Environment | None
-) -> Row:
+def _row(case: Case, cluster: str, kept: list[Sample], dropped: list[Sample], environment: Environment | None) -> Row:
     rates = [sample.per_s for sample in kept]
     interval = bootstrap.of_median(rates)
     faults = _faults(kept, dropped)
@@ -212,6 +214,13 @@ def _costs(kept: list[Sample]) -> dict[str, float | str | None]:
         "system_calls_reason": reasons[0] if reasons else missing,
         "wakes_per_message": _per_message(kept, lambda side: side.wakes),
     }
+
+
+def _with_trace(row: Row, trace: TracedCalls | None) -> Row:
+    """The row with the calls that were traced, where its driver counted none."""
+    if trace is None or row.system_calls_per_message is not None or not row.samples_kept or row.failure:
+        return row
+    return msgspec.structs.replace(row, system_calls_per_message=trace.per_message, system_calls_reason=trace.reason)
 
 
 def _per_message(kept: list[Sample], cost: Callable[[SideCost], int | None]) -> float | None:

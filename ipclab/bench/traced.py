@@ -15,7 +15,7 @@ is, not the last digit.
     when both are done: end strace
     "go" to both                     ->    reports
 
-The few calls of this conversation are counted with the rest (HOOK_CALLS of them are taken off).
+The few calls of this conversation, and the driver's timer, are taken off what was counted.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from ipclab import _core
 from ipclab.bench.driver import Job, Meter
 from ipclab.errors import IpclabError, TimedOut, Unavailable
 from ipclab.processes import Launcher, Process, procfs
+from ipclab.records import TracedCalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,32 +48,29 @@ if TYPE_CHECKING:
 MESSAGES = 400
 WARM_UP = 50
 DEADLINE_S = 20.0
-#: Of each role while it is traced: the read that lets it go, the write that says it is done, the read it then waits in.
-HOOK_CALLS = 3
+#: What is not the mechanism's: of each role the read that lets it go and the write that says it is done, and the python
+#: driver's timer (python_driver.ticking).
+HOOK_CALLS = {"read": 1, "write": 1}
+TIMER_CALLS = {"setitimer", "rt_sigaction", "rt_sigreturn"}
 #: What a row says of where its figure is from.
-SOURCE = "counted by strace -c in a separate pass, Python's own calls included"
+SOURCE = "counted by strace in a pass of its own, where all is slower: what spins sleeps more often there"
 
 
-class Trace(NamedTuple):
-    """What was counted; `per_message` None: it could not be, and why."""
+def trace(driver: Driver, case: Case, messages: int = MESSAGES) -> TracedCalls:
+    """Count the system calls of one case, of one pair of it; takes a tenth of a second, more for what sleeps much.
 
-    #: Both sides together; of a ping-pong per round trip.
-    per_message: float | None
-    #: SOURCE, or why there is no figure.
-    reason: str
-    #: System call -> how often, both sides together.
-    calls: dict[str, int]
-
-
-def trace(driver: Driver, case: Case, messages: int = MESSAGES) -> Trace:
-    """Count the system calls of one case; takes a second or so, more for what sleeps much. Raises KeyboardInterrupt."""
+    What keeps it from being counted is the result's reason. Raises KeyboardInterrupt alone.
+    """
+    key = case.key
     try:
-        return _trace(driver, case, messages)
+        calls = _trace(driver, msgspec.structs.replace(case, pairs=1, producers=1, consumers=1), messages)
     except (IpclabError, OSError) as err:
-        return Trace(None, f"not counted: {' '.join(str(err).split())}", {})
+        return TracedCalls(case_key=key, messages=0, reason=f"not counted: {' '.join(str(err).split())}")
+    per_message = round(sum(calls.values()) / messages, 2)
+    return TracedCalls(case_key=key, messages=messages, calls=calls, per_message=per_message, reason=SOURCE)
 
 
-def _trace(driver: Driver, case: Case, messages: int) -> Trace:
+def _trace(driver: Driver, case: Case, messages: int) -> dict[str, int]:
     strace = shutil.which("strace")
     if strace is None:
         raise Unavailable("strace is not installed")
@@ -89,13 +89,12 @@ def _trace(driver: Driver, case: Case, messages: int) -> Trace:
                 each.go()
             for each in sides:
                 each.hear(deadline_ns)
-            calls = _sum(_end(tracer) for tracer in tracers)
+            calls = _sum(_own(_end(tracer)) for tracer in tracers)
         for each in sides:
             each.go()
         if any(ending.exit_code for ending in launcher.wait()):
             raise IpclabError(f"{case.mechanism}: the traced pass has failed")
-    total = max(0, sum(calls.values()) - HOOK_CALLS * len(sides))
-    return Trace(round(total / messages, 2), SOURCE, calls)
+    return calls
 
 
 class _Side:
@@ -192,6 +191,12 @@ def parse(table: str) -> dict[str, int]:
         if len(words) in (5, 6) and words[3].isdigit() and words[-1] != "total":
             calls[words[-1]] = calls.get(words[-1], 0) + int(words[3])
     return calls
+
+
+def _own(calls: dict[str, int]) -> dict[str, int]:
+    """The mechanism's calls of what one role has made."""
+    left = {name: count - HOOK_CALLS.get(name, 0) for name, count in calls.items() if name not in TIMER_CALLS}
+    return {name: count for name, count in left.items() if count > 0}
 
 
 def _sum(tables: Iterator[dict[str, int]]) -> dict[str, int]:

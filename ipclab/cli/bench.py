@@ -144,7 +144,7 @@ def run_command(
         if store is not None:
             store.add(done)
     if done.interrupted:
-        return 130
+        return 128 + done.ended_by_signal
     return 1 if any(row.failure for row in done.rows) or not done.samples else 0
 
 

@@ -139,6 +139,15 @@ class NativeSpec(NamedTuple):
     numbers: dict[str, int]
 
 
+class Counters(NamedTuple):
+    """What one side has done so far, where its own code knows: all counted since the end was taken."""
+
+    system_calls: int
+    sleeps: int
+    #: System calls made for nothing but to wake the other side.
+    wakes: int
+
+
 def watched(peer: Peer | None) -> dict[str, int]:
     """The number by which a native loop knows the watched process: nothing when there is none. Raises PeerGone."""
     if peer is None:
@@ -204,6 +213,10 @@ class End(Resource):
     def native(self) -> NativeSpec:
         """How the C core moves messages over this end; call it after `watch`. Raises Unavailable with the reason."""
         raise Unavailable(f"{type(self).__name__} has no native loop: it works through its Python interface only")
+
+    def counters(self) -> Counters | None:
+        """What this side has done so far; None: only the kernel knows."""
+        return None
 
 
 class Link(Resource):

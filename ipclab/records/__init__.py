@@ -23,6 +23,7 @@ from ipclab.records.bench import (
     Run,
     Sample,
     SideCost,
+    TracedCalls,
 )
 from ipclab.records.demos import Demo, DemoFamily, DemoList, DemoReport, DemoRun, DemoStatus, Standing
 from ipclab.records.history import CoursePoint, History, StoredRun
@@ -94,6 +95,7 @@ __all__ = [
     "Standing",
     "StateName",
     "StoredRun",
+    "TracedCalls",
     "Tracked",
     "Zoo",
     "ZooEntry",

@@ -215,6 +215,20 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         return self.messages * 1e9 / self.duration_ns if self.duration_ns > 0 else 0.0
 
 
+class TracedCalls(msgspec.Struct, frozen=True, kw_only=True):
+    """System calls of one case whose driver does not count them: from a pass of its own, under strace(1), untimed."""
+
+    case_key: str
+    #: Traced; of a ping-pong round trips.
+    messages: int
+    #: Name -> how often, both sides together.
+    calls: dict[str, int] = {}
+    #: All of them a message; None: they could not be counted, and `reason` says why.
+    per_message: float | None = None
+    #: How it was counted, or why not.
+    reason: str = ""
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One case in one cluster, summed up: a line of the table. Figures are None where there are none."""
 
@@ -286,13 +300,16 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="be
     cases: tuple[Case, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     samples: tuple[Sample, ...] = ()
+    traces: tuple[TracedCalls, ...] = ()
     rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
     #: Three sentences: why the table is as it is, from the counts in it.
     explanation: tuple[str, ...] = ()
     overheads: Overheads = Overheads()
-    #: Ctrl-C ended it early; what was measured until then is here.
+    #: A signal ended it early; what was measured until then is here.
     interrupted: bool = False
+    #: That signal's number: 2 is Ctrl-C. 0: none, or a record from before this was kept.
+    ended_by_signal: int = 0
 
 
 class ComparedRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,7 +66,7 @@ def test_data_is_moved(mechanism: str, driver: DriverName, pattern: Pattern) -> 
     assert sum(histogram.values()) == MESSAGES if histogram is not None else pattern == "throughput"
     for side in taken.sample.sides:
         assert (side.system_calls is None) == bool(side.system_calls_reason)
-        assert (side.system_calls is None) == (driver == "python")
+        assert (side.system_calls is None) == (driver == "python" and mechanism != "ring")  # the ring counts its own
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -221,15 +221,15 @@ def test_system_calls_are_counted_by_tracing() -> None:
     if found.per_message is None:
         assert found.reason
         pytest.skip(found.reason)
-    # Two reads and two writes, which may have been interrupted and made again, and the timer's few.
-    assert 4.0 <= found.per_message < 5.0
-    assert found.calls["write"] >= 200
+    # Two reads and two writes; one may have been interrupted and made again.
+    assert 4.0 <= found.per_message < 4.5
+    assert set(found.calls) <= {"read", "readv", "write", "poll"}
 
 
 def test_without_strace_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     found = traced.trace(native_driver.DRIVER, case_of("pipe", "native", "pingpong"))
-    assert found == (None, "not counted: strace is not installed", {})
+    assert (found.per_message, found.reason) == (None, "not counted: strace is not installed")
 
 
 def test_a_case_that_cannot_be_traced_says_why() -> None:

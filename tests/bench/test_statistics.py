@@ -69,14 +69,15 @@ def test_the_interval_of_a_ratio_is_that_of_drawing(n: int, m: int) -> None:
     assert interval.size == min(n, m)
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_an_interval_holds_its_middle_and_stays_in_the_range(values: list[float]) -> None:
     interval = bootstrap.of_median(values)
     assert min(values) <= interval.low <= interval.middle <= interval.high <= max(values)
 
 
-@given(VALUES, VALUES)
 @settings(deadline=None)
+@given(VALUES, VALUES)
 def test_turning_a_ratio_round_turns_its_interval_round(tops: list[float], bottoms: list[float]) -> None:
     there, back = bootstrap.of_ratio(tops, bottoms), bootstrap.of_ratio(bottoms, tops)
     assert there.middle == pytest.approx(1 / back.middle)
@@ -92,6 +93,7 @@ def test_no_values_have_no_interval() -> None:
 # --- percentiles -----------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(LATENCIES, st.sampled_from([1.0, 50.0, 90.0, 99.0, 99.9, 100.0]))
 def test_a_percentile_is_the_sorted_one_within_its_bucket(latencies: list[int], q: float) -> None:
     found = statistics.percentile(Counter(map(bucket_of, latencies)), q)
@@ -101,6 +103,7 @@ def test_a_percentile_is_the_sorted_one_within_its_bucket(latencies: list[int], 
     assert bucket_of(found) == bucket_of(exact)
 
 
+@settings(deadline=None)
 @given(LATENCIES, st.sampled_from([50.0, 90.0, 99.0, 99.9]))
 def test_a_percentile_is_the_cores(latencies: list[int], q: float) -> None:
     histogram = _core.Histogram()
@@ -110,6 +113,7 @@ def test_a_percentile_is_the_cores(latencies: list[int], q: float) -> None:
     assert max(found or 0, histogram.min) == histogram.percentile(q)
 
 
+@settings(deadline=None)
 @given(LATENCIES, LATENCIES)
 def test_merged_histograms_are_the_histogram_of_all(some: list[int], others: list[int]) -> None:
     case = a_case(pattern="pingpong")
@@ -117,6 +121,7 @@ def test_merged_histograms_are_the_histogram_of_all(some: list[int], others: lis
     assert statistics.merged(both) == Counter(map(bucket_of, some + others))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1), st.floats(0, 1))
 def test_a_quantile_is_numpys(values: list[float], share: float) -> None:
     numpy = pytest.importorskip("numpy")

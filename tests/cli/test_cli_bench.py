@@ -130,7 +130,8 @@ def test_a_database_that_cannot_be_written(ipclab: Ipclab) -> None:
     assert done.stdout == "", "told before anything is measured"
 
 
-def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signo", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_was_measured(signo: signal.Signals, code: int, tmp_path: Path) -> None:
     db = tmp_path / "runs.sqlite3"
     # What announces each sample tells when the first one is done; then Ctrl-C comes, as from a terminal.
     announce = """
@@ -161,9 +162,9 @@ sys.exit(main(sys.argv[1:]))
         rounds += "calibrating" not in line
         if rounds == 3:
             break
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signo)
     out, _err = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "msg/s" in out
     assert "ended early" in out
     assert db.exists()

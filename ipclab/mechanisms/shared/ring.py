@@ -56,7 +56,7 @@ from ipclab.errors import (
     WouldBlock,
     from_os_error,
 )
-from ipclab.mechanisms.base import End, Link, NativeSpec, Side
+from ipclab.mechanisms.base import Counters, End, Link, NativeSpec, Side
 from ipclab.records import Limit, Mechanism, Probe
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ class Ring(_core.Ring):
         self._claim(True)
 
     def statistics(self) -> dict[str, int]:
-        """What this process has counted (put, get, sleeps, wake-ups) and what lies in the ring; bytes and counts."""
+        """What this process has counted (put, get, sleeps and the futex(2) calls they made, wake-ups) and what lies in
+        the ring; bytes and counts."""
         return self._counts()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -201,6 +202,13 @@ class RingEnd(End):
     def native(self) -> NativeSpec:
         """By put and get of the core. It notices the other side's death by itself: no watch."""
         return NativeSpec("ring", (self._incoming.fileno(), self._outgoing.fileno()), None, {})
+
+    def counters(self) -> Counters:
+        """Waits that ended in a sleep, and wake-ups; each sleep parks once or oftener, each wake-up is a call."""
+        out, into = self._outgoing.statistics(), self._incoming.statistics()
+        wakes = out["consumer_wake_count"] + into["producer_wake_count"]
+        parks = out["put_park_count"] + into["get_park_count"]
+        return Counters(parks + wakes, out["put_sleep_count"] + into["get_sleep_count"], wakes)
 
     def close(self) -> None:
         self._outgoing.close()
