@@ -75,11 +75,12 @@ def sentences(rows: Iterable[Row]) -> tuple[str, ...]:
 
 
 def _scope(rows: list[Row], patterns: Sequence[str]) -> list[Row]:
-    """The largest set of comparable rows of the first pattern that there is; of two as large, the native one."""
+    """The largest set of comparable rows of the first pattern that there is; of native ones, where several can be
+    compared: what a mechanism costs is to be explained, not what Python adds."""
     for pattern in patterns:
         counts = Counter(_setting(row) for row in rows if row.case.pattern == pattern)
         if counts:
-            best = max(counts, key=lambda setting: (counts[setting], setting[1] == "native"))
+            best = max(counts, key=lambda setting: (setting[1] == "native" and counts[setting] > 1, counts[setting]))
             return [row for row in rows if _setting(row) == best]
     return []
 

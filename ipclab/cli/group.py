@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": ("ipclab.cli.demo", "demo_command"),
     "clean": ("ipclab.cli.clean", "clean_command"),
     "bench": ("ipclab.cli.bench", "bench_command"),
+    "report": ("ipclab.cli.report", "report_command"),
 }
 
 

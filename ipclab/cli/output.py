@@ -26,7 +26,7 @@ def output_options(command: _Command) -> _Command:
     """Give a command the options `as_json` and `file`."""
     as_json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON instead of text.")
     file = click.option(
-        "-o", "--output", "file", metavar="FILE", callback=_check, help="Also write the record, as JSON, to FILE."
+        "-o", "--output", "file", metavar="FILE", callback=check_file, help="Also write the record, as JSON, to FILE."
     )
     return as_json(file(command))
 
@@ -91,7 +91,7 @@ def save(data: bytes, path: Path) -> None:
             fresh.unlink(missing_ok=True)
 
 
-def _check(_context: click.Context, _option: click.Parameter, name: str | None) -> Path | None:
+def check_file(_context: click.Context, _option: click.Parameter, name: str | None) -> Path | None:
     """Say no before the work is done where it is plain already that FILE cannot be written."""
     if name is None:
         return None

@@ -32,5 +32,14 @@ def test_what_was_not_counted_is_not_claimed() -> None:
     assert "no count of its own is smaller" in said[0]
 
 
+def test_native_rows_are_explained_where_there_are_any_to_compare() -> None:
+    native = [a_case(name) for name in ("pipe", "ring")]
+    python = [a_case(name, driver="python") for name in ("pipe", "ring", "zmq-ipc")]
+    rows = a_run("x", [(case, samples(case, [1e6] * 3)) for case in (*python, *native)]).rows
+    assert sentences(rows)[0].startswith("One way with the native driver")
+    alone = a_run("x", [(case, samples(case, [1e6] * 3)) for case in (*python, native[0])]).rows
+    assert sentences(alone)[0].startswith("One way with the python driver")
+
+
 def test_nothing_measured_is_not_explained() -> None:
     assert sentences(()) == ()
