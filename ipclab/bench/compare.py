@@ -239,7 +239,8 @@ def compare_interleaved(run: Run, a: str, b: str) -> Comparison:
         mine = [group for group in ours if _like(group.case, across) == like]
         other = [group for group in theirs if _like(group.case, across) == like]
         rows.extend(_compare_pairs(mine, other))
-    return Comparison(a=a, b=b, interleaved=True, rows=tuple(rows), notes=tuple(_room(ours, theirs)))
+    notes = (*run.notes, *_room(ours, theirs))
+    return Comparison(a=a, b=b, interleaved=True, run_id=run.run_id, rows=tuple(rows), notes=notes)
 
 
 def _like(case: Case, across_drivers: bool) -> tuple[object, ...]:

@@ -5,7 +5,7 @@
     producer 2 --/                       \\
 
 The ends are taken before the fork, and all producers inherit a's, all consumers b's (fan_lane.py). So this is for
-objects whose ends several processes may use, each message whole: `plan` knows which.
+objects whose ends several processes may use, each message whole: SHARED_ENDS.
 
 Every message says who sent it: the producer's number is in the upper half of its sequence number. A lone consumer meets
 each producer's messages without a gap; one of several meets them in order, and what is missing is missed in the end,
@@ -36,14 +36,40 @@ LEAST_BYTES = 8
 _SEQUENCE = struct.Struct("<Q")
 
 
+#: Mechanisms whose one object several processes may put into and take out of, each message whole; and up to which size:
+#: queues and sockets always, pipes up to PIPE_BUF (pipe(7)).
+SHARED_ENDS: dict[str, int | None] = {
+    "pipe": 4096,
+    "posix-mq": None,
+    "sysv-mq": None,
+    "unix-datagram": None,
+    "unix-seqpacket": None,
+    "mp-queue": None,
+    "mp-simplequeue": None,
+    "faster-fifo": None,
+}
+#: Why the others are not among them, where it is not that each end belongs to one process.
+_WHY_NOT = {
+    "ring": "the ring is one to one: one producer, one consumer; --pairs runs several rings",
+    "fifo": "its ends are opened by both sides at once, so they cannot be inherited: a pipe is the same without a name",
+}
+
+
 def obstacle(case: Case) -> str | None:
-    """Why this case cannot be a fan here; None: it can, as far as its mechanism lets processes share ends."""
+    """Why this case cannot be a fan; None: it can, or it is none."""
+    if (case.producers, case.consumers) == (1, 1):
+        return None
+    if case.mechanism not in SHARED_ENDS:
+        return _WHY_NOT.get(case.mechanism, "its ends belong to one process each: --pairs runs several of it")
+    if case.pattern != "throughput":
+        return f"{case.pattern} is between two processes: --producers and --consumers are of --pattern throughput"
+    largest = SHARED_ENDS[case.mechanism]
+    if largest is not None and case.size_bytes > largest:
+        return f"several writers mix messages over {largest} bytes (PIPE_BUF, pipe(7)): a smaller --size"
     if case.driver != "python":
-        return f"{case.mechanism}: fans are of the python driver: native ends belong to one process each"
-    if case.mechanism == "fifo":
-        return "fifo: its ends are opened by both sides at once, so that they cannot be inherited"
+        return "fans are of the python driver: native ends belong to one process each"
     if case.size_bytes < LEAST_BYTES:
-        return f"{case.mechanism}: in a fan a message has {LEAST_BYTES} bytes or more, to say who sent it"
+        return f"in a fan a message has {LEAST_BYTES} bytes or more, to say who sent it"
     return None
 
 

@@ -91,7 +91,7 @@ def obstacle(find_medium: Find, case: Case, *, native: bool = False) -> str | No
     """Why the case cannot be set up here, found by setting it up; None: it can. Leaves nothing behind."""
     try:
         medium = find_medium(case.mechanism)
-        if (case.producers, case.consumers) != (1, 1) and (reason := fan.obstacle(case)) is not None:
+        if (reason := fan.obstacle(case)) is not None:
             return reason
         if issubclass(medium, PingPong) and case.pattern != "pingpong":
             return f"{case.mechanism} carries no data: ping-pong is all one can play with it"

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import NamedTuple, cast, get_args
 
-from ipclab.bench import environment, links, topology
+from ipclab.bench import environment, fan, links, topology
 from ipclab.bench.driver import Driver
 from ipclab.errors import IpclabError, UsageError
 from ipclab.mechanisms import CATALOGUE, load
@@ -25,11 +25,6 @@ __all__ = ["Options", "check", "driver", "expand", "peers", "placements"]
 SPINNING = frozenset({"ring", "iceoryx2"})
 #: Mechanisms in /dev/shm, which may be as small as 64 MB.
 IN_DEV_SHM = frozenset({"posix-shm"})
-#: Where several processes may put messages into one kernel object, and several take them out. The kernel keeps each
-#: message whole: queues always, pipes up to PIPE_BUF (pipe(7)).
-_SHARED_ENDS = frozenset({"pipe", "fifo", "posix-mq", "sysv-mq", "unix-datagram", "unix-seqpacket"})
-_SHARED_ENDS_PEERS = frozenset({"mp-queue", "mp-simplequeue", "faster-fifo"})
-_ATOMIC_UP_TO = {"pipe": 4096, "fifo": 4096}
 _LARGEST_BYTES = 1 << 30
 
 
@@ -198,22 +193,7 @@ def _obstacle(case: Case, options: Options) -> str | None:
         if case.pattern != "pingpong":
             alone = asked_for and "pingpong" not in options.patterns
             return "it carries no data: --pattern pingpong is what it can do" if alone else ""
-    return _fan_obstacle(case) or _room_obstacle(case) or driver(case.driver).cost_free_reason(case)
-
-
-def _fan_obstacle(case: Case) -> str | None:
-    if (case.producers, case.consumers) == (1, 1):
-        return None
-    if case.mechanism == "ring":
-        return "the ring is one to one: one producer, one consumer; --pairs runs several rings"
-    if case.pattern != "throughput":
-        return f"{case.pattern} is between two processes: --producers and --consumers are of --pattern throughput"
-    if case.mechanism not in _SHARED_ENDS | _SHARED_ENDS_PEERS:
-        return "its ends belong to one process each: --pairs runs several of it"
-    largest = _ATOMIC_UP_TO.get(case.mechanism)
-    if largest is not None and case.size_bytes > largest:
-        return f"several writers mix messages over {largest} bytes (PIPE_BUF, pipe(7)): a smaller --size"
-    return None
+    return fan.obstacle(case) or _room_obstacle(case) or driver(case.driver).cost_free_reason(case)
 
 
 def _room_obstacle(case: Case) -> str | None:

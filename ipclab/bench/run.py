@@ -27,11 +27,11 @@ from typing import NamedTuple
 import msgspec
 
 from ipclab.bench import calibrate, clusters, environment, explain, overheads, plan, sample, statistics, traced
-from ipclab.errors import IpclabError, UsageError
+from ipclab.errors import IpclabError
 from ipclab.machine import facts
 from ipclab.records import Case, Environment, Options, Placement, Refusal, Run, Sample, TracedCalls
 
-__all__ = ["Progress", "interleaved", "run"]
+__all__ = ["Progress", "run"]
 
 _ROUNDS, _QUICK_ROUNDS = 7, 5
 _SAMPLE_MS, _QUICK_SAMPLE_MS = 100.0, 20.0
@@ -141,20 +141,6 @@ def run(
         interrupted=bool(signo),
         ended_by_signal=signo,
     )
-
-
-def interleaved(
-    a: Case, b: Case, options: Options, *, progress: Callback | None = None, command: str | None = None
-) -> Run:
-    """A B A B: one run of two cases, whose samples of one round are neighbours and so can be compared pairwise.
-
-    Raises UsageError when both are the same case, or do not run on the same CPUs.
-    """
-    if a.key == b.key:
-        raise UsageError(f"{a.key} cannot be compared with itself", hint="name two mechanisms, or two drivers")
-    if a.cpus != b.cpus:
-        raise UsageError(f"{a.key} and {b.key} run on different CPUs", hint="give both one --placement")
-    return run((a, b), options, progress=progress, command=command, trace=False)
 
 
 class _Measuring:
@@ -270,12 +256,13 @@ class _Measuring:
             raise _TimeOver
         self._tell(text)
         case = one.case
+        scheduled_s = one.messages / case.rate_per_s if case.rate_per_s else 0.0
         order = sample.Order(
             case=case,
             round=number,
             messages=one.messages,
             warm_up=calibrate.warm_up(one.messages),
-            deadline_s=max(_LEAST_DEADLINE_S, self.target_ns / 1e9 * _DEADLINE_FACTOR),
+            deadline_s=max(_LEAST_DEADLINE_S, self.target_ns / 1e9 * _DEADLINE_FACTOR) + scheduled_s,
             origin_ns=self.origin_ns,
             memory_node=self.options.memory_node,
         )

@@ -13,7 +13,10 @@ from ipclab.cli.output import output_options, show
 from ipclab.errors import UsageError
 
 if TYPE_CHECKING:
-    from ipclab.records import Options
+    from contextlib import ExitStack
+
+    from ipclab.bench.store import Store
+    from ipclab.records import Options, Run
     from ipclab.views.medium import Medium
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
@@ -128,21 +131,21 @@ def run_command(
 
     from ipclab.bench import plan
     from ipclab.bench import run as bench
-    from ipclab.bench.store import Store
     from ipclab.cli.progress import progress
 
-    if no_store and database:
-        raise UsageError("--db and --no-store exclude each other")
     options = _options(given)
     cases, refusals = plan.expand(options)
     with ExitStack() as stack:
-        # Opened before the work: that it cannot be written to is to be known before it.
-        store = None if no_store else stack.enter_context(Store.to_write(database))
+        store = _store_to_write(stack, database, no_store)
         with progress() as tell:
             done = bench.run(cases, options, refusals=refusals, progress=tell)
-        show(done, lambda medium: _drawn(done, form, medium), as_json=as_json, file=file)
         if store is not None:
             store.add(done)
+        show(done, lambda medium: _drawn(done, form, medium), as_json=as_json, file=file)
+    return _exit_code(done)
+
+
+def _exit_code(done: Run) -> int:
     if done.interrupted:
         return 128 + done.ended_by_signal
     return 1 if any(row.failure for row in done.rows) or not done.samples else 0
@@ -167,31 +170,54 @@ def _drawn(done: Any, form: str, medium: Medium) -> str:
 @click.option("--interleaved", is_flag=True, help="Measure the mechanisms A and B now, in turn. Also: pipe:python.")
 @_plan_options
 @click.option("--db", "database", metavar="FILE", type=click.Path(path_type=Path), help="Where stored runs are.")
+@click.option("--no-store", is_flag=True, help="Do not store the run that --interleaved makes.")
 @output_options
 def compare_command(
-    a: str, b: str, interleaved: bool, database: Path | None, as_json: bool, file: Path | None, **given: Any
+    a: str,
+    b: str,
+    interleaved: bool,
+    database: Path | None,
+    no_store: bool,
+    as_json: bool,
+    file: Path | None,
+    **given: Any,
 ) -> int:
     """Compare two record files, or two stored runs by the beginning of their ids: the ratio, its interval, a verdict.
 
-    With --interleaved A and B are mechanisms, measured A B A B, so that the machine's drift meets both. What was
-    measured in different placements or with different buffers is not compared.
+    With --interleaved A and B are mechanisms, measured A B A B, so that the machine's drift meets both; the run is
+    stored like any other. What was measured in different placements or with different buffers is not compared.
     """
+    from contextlib import ExitStack
+
     from ipclab.bench import compare, store
     from ipclab.views.bench_runs import comparison_table
 
-    interrupted = False
-    if interleaved:
-        if database:
-            raise UsageError("--db is of stored runs: --interleaved measures anew")
-        found, interrupted = _interleaved(a, b, given)
-    else:
-        _none_of(given)
-        found = compare.compare_runs(store.load(a, database), store.load(b, database))
-    show(found, lambda medium: comparison_table(found, medium), as_json=as_json, file=file)
-    return 130 if interrupted else 0
+    def shown(found: Any) -> None:
+        show(found, lambda medium: comparison_table(found, medium), as_json=as_json, file=file)
+
+    if not interleaved:
+        _none_of(given | {"no_store": no_store})
+        shown(compare.compare_runs(store.load(a, database), store.load(b, database)))
+        return 0
+    with ExitStack() as stack:
+        kept = _store_to_write(stack, database, no_store)
+        done = _interleaved(a, b, given)
+        if kept is not None:
+            kept.add(done)
+        shown(compare.compare_interleaved(done, a, b))
+    return _exit_code(done)
 
 
-def _interleaved(a: str, b: str, given: dict[str, Any]) -> tuple[Any, bool]:
+def _store_to_write(stack: ExitStack, database: Path | None, no_store: bool) -> Store | None:
+    """Where the run goes, opened before the work: that it cannot be written to is to be known before it."""
+    from ipclab.bench.store import Store
+
+    if no_store and database:
+        raise UsageError("--db and --no-store exclude each other")
+    return None if no_store else stack.enter_context(Store.to_write(database))
+
+
+def _interleaved(a: str, b: str, given: dict[str, Any]) -> Run:
     from ipclab.bench import compare, plan
     from ipclab.bench import run as bench
     from ipclab.cli.progress import progress
@@ -201,8 +227,7 @@ def _interleaved(a: str, b: str, given: dict[str, Any]) -> tuple[Any, bool]:
     cases, refusals = plan.expand(options)
     wanted = [case for case in cases if any(side.has(case) for side in sides)]
     with progress() as tell:
-        done = bench.run(wanted, options, refusals=refusals, progress=tell)
-    return compare.compare_interleaved(done, a, b), done.interrupted
+        return bench.run(wanted, options, refusals=refusals, progress=tell, trace=False)
 
 
 def _none_of(given: dict[str, Any]) -> None:

@@ -339,5 +339,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", 
     a: str
     b: str
     interleaved: bool = False
+    #: Interleaved: the run that was made for it.
+    run_id: str = ""
     rows: tuple[ComparedRow, ...] = ()
     notes: tuple[str, ...] = ()

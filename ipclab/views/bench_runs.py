@@ -14,6 +14,7 @@ _VERDICTS = {"faster": "good", "slower": "bad", "no difference shown": "faint", 
 def comparison_table(found: Comparison, medium: Medium) -> str:
     """One line for each case: B against A, the interval, the verdict; below it why."""
     lines = [medium.paint(f"A: {found.a}", "head"), medium.paint(f"B: {found.b}", "head")]
+    lines += [f"run {found.run_id}"] if found.run_id else []
     lines += wrap("Above 1 B is faster; in brackets the 95 % interval.", medium, "", "")
     names = [_name(row, interleaved=found.interleaved) for row in found.rows]
     if len({row.cluster for row in found.rows if row.cluster}) > 1:

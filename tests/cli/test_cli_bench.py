@@ -61,11 +61,13 @@ def test_other_formats(ipclab: Ipclab, form: str) -> None:
     assert done.stdout.startswith("# " if form == "markdown" else "run_id,")
 
 
-def test_interleaved(ipclab: Ipclab) -> None:
-    done = ipclab("bench", "compare", "--interleaved", "pipe", "ring", *SMALL, "--json")
+def test_interleaved_is_stored_as_other_runs(ipclab: Ipclab, tmp_path: Path) -> None:
+    db = tmp_path / "runs.sqlite3"
+    done = ipclab("bench", "compare", "--interleaved", "pipe", "ring", *SMALL, "--json", "--db", str(db))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["a"], found["b"], found["interleaved"]) == ("pipe", "ring", True)
+    assert found["run_id"] in ipclab("bench", "history", "--db", str(db)).stdout
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,8 @@ def test_interleaved(ipclab: Ipclab) -> None:
         (["run", "--db", "x", "--no-store"], "exclude each other"),
         (["compare", "a.json", "b.json", "--size", "64"], "--size is of --interleaved"),
         (["compare", "--interleaved", "pipe", "pipe"], "itself"),
+        (["compare", "--interleaved", "pipe", "ring", "--db", "x", "--no-store"], "exclude each other"),
+        (["compare", "a.json", "b.json", "--no-store"], "--no-store is of --interleaved"),
         (["compare", "--interleaved", "pipe", "rng"], "did you mean 'ring'"),
         (["compare", "nothing", "nothing"], "no run"),
         (["comprae"], "comprae"),
