@@ -171,8 +171,14 @@ def _of_one(
                 consumers=options.consumers,
                 rate_per_s=options.rate_per_s if pattern == "openloop" else None,
                 depth=options.depth,
-                spins=mechanism in SPINNING,
+                spins=_spins(mechanism, cpus),
             )
+
+
+def _spins(mechanism: str, cpus: tuple[int, ...]) -> bool:
+    """Whether it will: the ring knows when both its sides are confined to one CPU (core/ring_wait.c)."""
+    together = cpus[::2] == cpus[1::2]
+    return mechanism in SPINNING and not (mechanism == "ring" and together)
 
 
 def _unplaced(options: Options) -> Iterator[Refusal]:

@@ -4,17 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-/*
- * Verifying must cost little beside what it verifies, and 64 KiB pass through a ring in a few microseconds: the loop is
- * compiled for wider registers too where the C library can choose among copies at load time. (A sanitizer's run-time is
- * not up yet when that choice is made.)
- */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && \
-	!defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-#define FOR_WIDE_REGISTERS __attribute__((target_clones("avx2", "default")))
-#else
-#define FOR_WIDE_REGISTERS
-#endif
+#include "wide.h"
 
 typedef uint64_t lanes __attribute__((vector_size(32), aligned(8), may_alias));
 
@@ -23,10 +13,12 @@ typedef uint64_t lanes __attribute__((vector_size(32), aligned(8), may_alias));
 #define LANES (BLOCK_BYTES / sizeof(uint64_t))
 
 /*
+ * Verifying must cost little beside what it verifies, and 64 KiB pass through a ring in a few microseconds.
  * Fletcher's sum over 64-bit words, in 16 lanes: `plain` adds the words, `running` adds up `plain` after every block, so
  * that a word in the wrong place is seen as well as a wrong word.
  */
-FOR_WIDE_REGISTERS static uint64_t blocks_sum(const unsigned char *at, size_t blocks)
+FOR_WIDE_REGISTERS("avx2")
+static uint64_t blocks_sum(const unsigned char *at, size_t blocks)
 {
 	lanes plain[VECTORS] = {{0}}, running[VECTORS] = {{0}}, words;
 	uint64_t sum = 0, weight = 1;

@@ -17,7 +17,12 @@ def test_every_combination_is_a_case() -> None:
     assert len({case.key for case in cases}) == len(cases)
     assert refusals == ()
     assert all(len(case.cpus) == 2 * case.pairs and len(set(case.cpus[:2])) == 1 for case in cases)
-    assert all(case.spins == (case.mechanism == "ring") for case in cases)
+    assert not any(case.spins for case in cases), "a ring does not spin when both sides have one CPU"
+
+
+def test_what_spins_is_marked() -> None:
+    cases, _refusals = plan.expand(Options(mechanisms=("pipe", "ring"), sizes_bytes=(64,), placements=("any",)))
+    assert all(case.spins == (case.mechanism == "ring" and case.cpus[0] != case.cpus[1]) for case in cases)
 
 
 @pytest.mark.parametrize(
