@@ -24,6 +24,8 @@ def bench_table(run: Run, medium: Medium) -> str:
     lines: list[str] = []
     for section in sections(run.rows):
         lines += [*_section(section, run.placements, medium), ""]
+    if how := traced_calls(run):
+        lines += [*wrap(how, medium, "~ calls: ", "  "), ""]
     lines += _refused(run.rows, medium)
     for sentence in run.explanation:
         lines += wrap(sentence, medium, "", "")
@@ -71,21 +73,43 @@ def _section(rows: Sequence[Row], placements: Sequence[Placement], medium: Mediu
 
 
 def _below(rows: Sequence[Row], medium: Medium) -> list[str]:
-    """What is to be said of rows, once for all of whom it is said."""
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for row in rows:
-        name = f"{row.case.mechanism} {row.case.driver}"
-        for style, text in remarks_of(row) if not row.failure else []:
-            word, _colon, why = text.partition(": ")
-            found.setdefault((style, word, why), []).append(name)
-        if row.system_calls_reason and not row.failure:
-            word = "calls" if row.system_calls_per_message is not None else "calls n/a"
-            found.setdefault(("faint", word, row.system_calls_reason), []).append(name)
     lines = []
-    for (style, word, why), names in found.items():
-        who_all = "all" if len(names) == len(rows) > 1 else ", ".join(names)
-        lines += wrap(f"{why} ({who_all})", medium, f"    {medium.paint(word, style)}: ", "      ")
+    for style, word, text in remarks_below([row for row in rows if not row.failure]):
+        lines += wrap(text, medium, f"    {medium.paint(word, style)}: ", "      ")
     return lines
+
+
+def remarks_below(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """What is to be said of rows, once for all of whom it is said: style, word, and the text with their names."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        for style, text in remarks_of(row):
+            word, _colon, why = text.partition(": ")
+            found.setdefault((style, word, why), []).append(row)
+        if row.system_calls_reason and row.system_calls_per_message is None and not row.failure:
+            found.setdefault(("faint", "calls n/a", row.system_calls_reason), []).append(row)
+    return [(style, word, f"{why} ({_who(some, rows)})") for (style, word, why), some in found.items()]
+
+
+def _who(some: Sequence[Row], rows: Sequence[Row]) -> str:
+    """The names of some rows; "all", "all python" where that is what they are."""
+    if len(some) == len(rows) > 1:
+        return "all"
+    drivers = {row.case.driver for row in some}
+    if len(some) == sum(row.case.driver in drivers for row in rows) > 1 and len(drivers) == 1:
+        return f"all {drivers.pop()}"
+    return ", ".join(f"{row.case.mechanism} {row.case.driver}" for row in some)
+
+
+def _calls(row: Row) -> str:
+    """System calls a message; with a ~ where they were not counted in the samples themselves."""
+    traced = row.system_calls_reason and row.system_calls_per_message is not None
+    return ("~" if traced else "") + count(row.system_calls_per_message)
+
+
+def traced_calls(run: Run) -> str:
+    """How the figures with a ~ were got; "" when there are none."""
+    return next((row.system_calls_reason for row in run.rows if _calls(row).startswith("~")), "")
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -106,7 +130,7 @@ def columns_of(case: Case) -> list[_Column]:
     spread = _Column("spread", lambda row: "" if row.spread_ratio is None else f"{row.spread_ratio:.2f}x")
     costs = [
         _Column("CPU", lambda row: span(row.cpu_ns_per_message)),
-        _Column("calls", lambda row: count(row.system_calls_per_message)),
+        _Column("calls", _calls),
         _Column("switches", lambda row: count(_switches(row))),
         _Column("wake-ups", lambda row: count(row.wakes_per_message)),
     ]

@@ -7,9 +7,15 @@ import io
 from collections.abc import Sequence
 
 from ipclab.records import Case, Row, Run
-from ipclab.views.bench import columns_of, not_measured, overheads, remarks_of, sections, title
+from ipclab.views.bench import columns_of, not_measured, overheads, remarks_below, sections, title, traced_calls
 from ipclab.views.medium import plain
 from ipclab.views.units import size
+
+
+_READING = (
+    "rates are medians of the kept samples, best first; spread is the fastest sample over the slowest; CPU, calls, "
+    "switches and wake-ups are both sides' together, for a message or a round trip; ! marks an unstable row"
+)
 
 
 def bench_markdown(run: Run) -> str:
@@ -19,13 +25,10 @@ def bench_markdown(run: Run) -> str:
         columns = columns_of(section[0].case)
         lines += [f"## {title(section[0])}", "", _piped([column.head for column in columns])]
         lines.append(_piped(["---", "---", *["---:"] * (len(columns) - 2)]))
-        remarks = []
         for row in section:
             cells = [column.of(row) for column in columns]
             lines.append(_piped([*cells[:2], "failed", *[""] * (len(cells) - 3)] if row.failure else cells))
-            if row.system_calls_reason and not row.failure:
-                remarks.append(f"- {row.case.mechanism} ({row.case.driver}): calls: {row.system_calls_reason}")
-            remarks += [f"- {row.case.mechanism} ({row.case.driver}): {text}" for _style, text in remarks_of(row)]
+        remarks = [f"- {word}: {text}" for _style, word, text in remarks_below(section)]
         lines += ["", *remarks, *([""] if remarks else [])]
     if any(row.refusal for row in run.rows):
         lines += ["## Not measured", "", *[f"- {text}" for text in not_measured(run.rows)], ""]
@@ -68,21 +71,57 @@ def colophon(run: Run) -> list[tuple[str, str]]:
             why = sample.failure or sample.dropped_reason or "no reason told"
             dropped[why] = dropped.get(why, 0) + 1
     reasons = "; ".join(f"{count}: {why}" for why, count in dropped.items())
-    buffers = {f"{case.mechanism}: {_buffers(case)}": None for case in run.cases if _buffers(case)}
-    depths = {f"{case.mechanism} {size(case.size_bytes)}: {case.depth}": None for case in run.cases if case.depth}
+    how = traced_calls(run)
     return [
         ("command", f"`{run.command}`" + (" (ended early)" if run.interrupted else "")),
         ("version", f"ipclab {run.version}, {here.python}, {here.c_library}"),
         ("CPU", f"{here.cpu_model}, {here.cpus_online} online, {_or(here.cpu_quota, 'no CPU quota')}"),
         ("kernel", f"{here.kernel} ({here.architecture}), virtual: {_virtual(here.virtual)}"),
         ("placement", "; ".join(place.description for place in run.placements) or "not known"),
-        ("buffers", "; ".join(buffers) or "none of the kernel's"),
-        ("messages there is room for", "; ".join(depths) or "not limited by number"),
+        ("buffers", _granted(run.cases) or "none of the kernel's"),
+        ("messages there is room for", _depths(run.cases) or "not limited by number"),
         ("driver", ", ".join(dict.fromkeys(case.driver for case in run.cases)) or "none"),
+        ("reading", _READING),
         ("samples", f"{kept} kept, {len(run.samples) - kept} dropped" + (f" ({reasons})" if reasons else "")),
+        *([("calls with a ~", how)] if how else []),
         ("harness", overheads(run)),
         ("run", f"{run.run_id}, {run.started_at}"),
     ]
+
+
+def _granted(cases: Sequence[Case]) -> str:
+    """The kernel's buffers, by mechanism: "pipe 64 KiB at 64 B, 512 KiB at 64 KiB"."""
+    found: dict[str, dict[int, list[str]]] = {}
+    for case in cases:
+        for name, value in case.buffers.items():
+            of = case.mechanism if name == case.mechanism else f"{case.mechanism} {name.replace('_', ' ')}"
+            sizes = found.setdefault(of, {}).setdefault(value, [])
+            if size(case.size_bytes) not in sizes:
+                sizes.append(size(case.size_bytes))
+    return "; ".join(
+        f"{of} {', '.join(f'{size(value)} at {_and(sizes)}' for value, sizes in values.items())}"
+        for of, values in found.items()
+    )
+
+
+def _depths(cases: Sequence[Case]) -> str:
+    """Room for how many, by size: "1024 at 64 B; 8 at 64 KiB, 10 (posix-mq)"."""
+    found: dict[int, dict[int, list[str]]] = {}
+    for case in cases:
+        if case.depth is not None:
+            names = found.setdefault(case.size_bytes, {}).setdefault(case.depth, [])
+            if case.mechanism not in names:
+                names.append(case.mechanism)
+    parts = []
+    for size_bytes, depths in sorted(found.items()):
+        usual = max(depths, key=lambda depth: len(depths[depth]))
+        others = [f"{depth} ({_and(names)})" for depth, names in depths.items() if depth != usual]
+        parts.append(", ".join([f"{usual} at {size(size_bytes)}", *others]))
+    return "; ".join(parts)
+
+
+def _and(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _buffers(case: Case) -> str:

@@ -105,7 +105,7 @@ def test_markdown_stands_alone() -> None:
     for name in names:
         assert f"\n- {name}: " in ending
     assert "1 kept, 1 dropped (1: the CPUs moved)" in ending
-    assert "pipe=65536" in ending
+    assert "buffers: pipe 64 KiB at 64 B" in ending
     assert RUN.run_id in ending
     for block in shown.split("\n\n"):
         if block.startswith("|"):
