@@ -38,7 +38,7 @@ TICK_S = 0.2
 
 #: What the kernel charges a receive buffer for a datagram beyond twice its bytes, at most.
 DATAGRAM_COST_BYTES = 2304
-#: Which part of that buffer is used: of what was read the kernel may go on charging a quarter (core/carrier_datagram.c).
+#: Which part of that buffer is used: of what was read the kernel may go on charging a quarter (carrier_datagram.c).
 WINDOW_SHARE = 0.75
 
 PEER_LOST = "the other side has failed, or its process has ended"

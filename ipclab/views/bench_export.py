@@ -11,7 +11,6 @@ from ipclab.views.bench import columns_of, not_measured, overheads, remarks_belo
 from ipclab.views.medium import plain
 from ipclab.views.units import size
 
-
 _READING = (
     "rates are medians of the kept samples, best first; spread is the fastest sample over the slowest; CPU, calls, "
     "switches and wake-ups are both sides' together, for a message or a round trip; ! marks an unstable row"
