@@ -238,23 +238,20 @@ def loop_until_soon(part: Part, pattern: str, size: int) -> tuple[int, ...]:
 def test_kill_9_of_the_sender(link: Any) -> None:
     """What it has sent is received; then comes an error, long before the deadline."""
     with pair(link) as (a, b):
-        a.call("run", send_or_offer, 3)
+        if link.name == "process-vm":  # its sender waits for each to be taken
+            a.start("run", loop, "send", SIZE, 3)
+            a.until_asleep()
+        else:
+            a.call("run", loop, "send", SIZE, 3)
         receiving = b.start("run", loop, "receive", SIZE, 100)
         a.kill()
         number, messages = receiving.result()
         assert -number in GONE
-        # process-vm's sender waits for each to be taken, so its time was over before the second.
-        assert messages == 3 or (link.name == "process-vm" and messages <= 1)
+        assert messages == 3 or (link.name == "process-vm" and messages < 3)
 
 
 #: How an end can learn it. EOWNERDEAD: by its watch.
 GONE = {errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.EOWNERDEAD, errno.ESRCH}
-
-
-def send_or_offer(part: Part, count: int) -> tuple[int, ...]:
-    if part.link.name != "process-vm":
-        return loop(part, "send", SIZE, count)
-    return loop(part, "send", SIZE, count, deadline_ns=time.monotonic_ns() + 30_000_000)
 
 
 def test_kill_9_of_the_receiver(link: Any) -> None:
