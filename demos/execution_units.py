@@ -3,8 +3,8 @@
     python demos/execution_units.py        (or: ipclab demo execution-units)
 
 Look at: one function run as each of the three. It sets a variable, opens a file and waits; then we ask who sees the
-change, who has the file, and - in /proc - who it is that waits. Go on with execution-units-race (who loses an update,
-who needs no lock), execution-units-cost (what each costs) and execution-units-crash (whom each takes down with it).
+change, who has the file, and - in /proc - who waits, on which stack. Go on with execution-units-race (who loses an
+update), execution-units-cost (what each costs) and execution-units-crash (whom each takes down with it).
 man: fork(2), clone(2), pthreads(7), /proc/PID/task and /proc/PID/syscall in proc(5)
 """
 
@@ -29,13 +29,15 @@ BETTER_WITH = ()
 
 def main() -> int:
     with Stage("execution-units", "What does a process, a thread, a coroutine own, and what does it share?") as stage:
-        compare(stage, as_process(stage), as_thread(stage), as_coroutine(stage))
+        units = as_process(stage), as_thread(stage), as_coroutine(stage)
+        stage.scene("Side by side, as observed")
+        for title in units[0]:
+            stage.say(f"{title:<18}" + "".join(f"{unit[title]:<20}" for unit in units).rstrip())
         stage.verdict("a process owns all it has, a thread its registers and its stack, a coroutine one frame")
     return stage.exit_code
 
 
 def change(box: dict[str, int], kind: str) -> None:
-    """What each of the three does before it waits."""
     box["variable"] = 2
     box["fd"] = os.memfd_create(f"opened-by-{kind}")
 
@@ -78,6 +80,7 @@ def as_thread(stage: Stage) -> dict[str, str]:
     unit = seen("thread", box, f"task {tid}", registers(tid))
     stage.check(box["variable"] == 2, "our variable is 2: one address space")
     stage.check(has_file(os.getpid(), "thread"), "we have the file it opened: one descriptor table")
+    stage.check(unit["into memory"] != "[stack]", "its stack is in our memory, but not our [stack]: it is its own")
     os.write(key, b"!")
     return unit
 
@@ -95,29 +98,22 @@ def as_coroutine(stage: Stage) -> dict[str, str]:
     suspended.send(None)
     new = set(Path("/proc/self/task").iterdir()) - tasks
     stage.check(not new, "it did the same and waits at its await; the kernel sees no new task, and we run on")
-    unit = seen("coroutine", box, "nothing", ("none", f"line {suspended.cr_frame.f_lineno}"))
-    shared = box["variable"] == 2 and has_file(os.getpid(), "coroutine")
-    stage.check(shared, "our variable is 2, and we have the file it opened: it was our own thread that ran it")
+    unit = seen("coroutine", box, "nothing", ("none", "-", f"line {suspended.cr_frame.f_lineno}"))
+    stage.check(box["variable"] == 2 and has_file(os.getpid(), "coroutine"), "our variable is 2, we have its file")
     suspended.close()
     return unit
 
 
-def seen(kind: str, box: dict[str, int], known_as: str, registers: tuple[str, str]) -> dict[str, str]:
-    """What its starter sees of one of the three while it waits."""
+def seen(kind: str, box: dict[str, int], known_as: str, registers: tuple[str, str, str]) -> dict[str, str]:
     return {
         "": kind,
         "the kernel knows": known_as,
         "address space": "shared" if box["variable"] == 2 else "its own",
         "open files": "shared" if has_file(os.getpid(), kind) else "its own",
         "stack pointer": registers[0],
-        "stands at": registers[1],
+        "into memory": registers[1],
+        "program counter": registers[2],
     }
-
-
-def compare(stage: Stage, *units: dict[str, str]) -> None:
-    stage.scene("Side by side, as observed")
-    for title in units[0]:
-        stage.say(f"{title:<18}" + "".join(f"{unit[title]:<20}" for unit in units).rstrip())
 
 
 def has_file(pid: int, kind: str) -> bool:
@@ -126,18 +122,22 @@ def has_file(pid: int, kind: str) -> bool:
 
 def asleep_in_read(tid: int) -> bool:
     """Wait until a thread of ours is (Stage.asleep_in is for processes); None: the kernel does not tell."""
-    until = time.monotonic() + 5
-    while (procfs.state(tid) != "S" or procfs.syscall(tid) not in ("read", None)) and time.monotonic() < until:
+    until, asleep = time.monotonic() + 5, False
+    while not asleep and time.monotonic() < until:
         time.sleep(0.001)
-    return procfs.state(tid) == "S"
+        asleep = procfs.state(tid) == "S" and procfs.syscall(tid) in ("read", None)
+    return asleep
 
 
-def registers(tid: int) -> tuple[str, str]:
-    """Stack pointer and program counter of a sleeping task: the last two words of /proc/PID/syscall."""
+def registers(tid: int) -> tuple[str, str, str]:
+    """Stack pointer, the memory it points into, and program counter of a sleeping task, where the kernel tells."""
     with suppress(OSError, ValueError):
         *_, stack_pointer, program_counter = Path(f"/proc/{tid}/syscall").read_text().split()
-        return stack_pointer, program_counter
-    return "not told", "not told"
+        for line in Path(f"/proc/{tid}/maps").read_text().splitlines():
+            (low, high), name = (int(end, 16) for end in line.split()[0].split("-")), line[73:] or "without a name"
+            if low <= int(stack_pointer, 16) < high:
+                return stack_pointer, name, program_counter
+    return "not told", "not told", "not told"
 
 
 @coroutine
