@@ -36,11 +36,13 @@ __all__ = ["Progress", "run"]
 _ROUNDS, _QUICK_ROUNDS = 7, 5
 _SAMPLE_MS, _QUICK_SAMPLE_MS = 100.0, 20.0
 #: Of the 90 s that --quick may take: what is left is for the start, the tables and a machine slower than it was.
-_QUICK_BUDGET_S = 75.0
+_QUICK_BUDGET_S = 72.0
 #: Of the budget, what calibration may use: after that, cases start from the first guess.
 _CALIBRATION_SHARE = 0.5
 #: What tracing may take beyond it.
 _QUICK_TRACING_S = 8.0
+#: From here on it is told that the processes had to wait for their CPUs: as much as makes a row unsteady.
+_MUCH_WAITING = 0.10
 #: How many more rounds may be spent on samples that did not count.
 _EXTRA_ROUNDS = 3
 #: A sample that takes so much longer than it should is hung: 20 times, but some seconds at least.
@@ -329,6 +331,11 @@ def _notes(environment_: Environment, cases: Sequence[Case], samples: Sequence[S
     found = {each.cluster for each in samples if each.kept}
     if len(found) > 1:
         notes.append(f"the CPUs were at different distances during the run ({', '.join(sorted(found))}): one row each")
+    waited = statistics.waited_share(cases, samples)
+    if waited is not None and waited >= _MUCH_WAITING:
+        notes.append(
+            f"the processes waited {waited:.0%} of the time for CPUs that other work had: stop that, measure again"
+        )
     load = environment_.load_1min
     if load is not None and load > environment_.cpus_online * 0.5:
         notes.append(f"other work ran when this began (load {load:g}): expect dropped and scattered samples")

@@ -234,6 +234,21 @@ def _per_message(kept: list[Sample], cost: Callable[[SideCost], int | None]) -> 
     return statistics.median(shares)
 
 
+def waited_share(cases: Sequence[Case], samples: Iterable[Sample]) -> float | None:
+    """How much of their time the processes were ready to run and had no CPU, in the middle of the kept samples.
+
+    Only of those that had a CPU each and are driven by one thread each: there it is other work that had it. None when
+    nothing tells.
+    """
+    lone = {case.key for case in cases if case.driver == "native" and len(set(case.cpus)) == len(case.cpus) > 0}
+    shares = []
+    for sample in samples:
+        delays = [side.run_delay_ns for side in sample.sides if side.run_delay_ns is not None]
+        if sample.kept and sample.case_key in lone and delays and sample.duration_ns:
+            shares.append(min(1.0, sum(delays) / (len(delays) * sample.duration_ns)))
+    return statistics.median(shares) if shares else None
+
+
 # --- the verdict on itself -------------------------------------------------------------------------------------------
 
 

@@ -51,7 +51,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int | None = None
     #: How long one sample shall take at least; None: 100 ms, quick 20 ms.
     sample_ms: float | None = None
-    #: After so many seconds no further sample is started; None: no limit, quick 80 s.
+    #: After so many seconds no further sample is started; None: no limit, quick 72 s.
     budget_s: float | None = None
 
 

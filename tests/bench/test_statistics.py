@@ -16,7 +16,7 @@ from made import ENVIRONMENT, a_case, a_sample, a_side, samples
 
 from ipclab import _core
 from ipclab.bench import bootstrap, statistics
-from ipclab.records import Refusal
+from ipclab.records import Case, Refusal, Sample
 
 LATENCIES = st.lists(st.integers(0, 1 << 41), min_size=1, max_size=300)
 VALUES = st.lists(st.floats(0.5, 2.0), min_size=1, max_size=12)
@@ -237,3 +237,14 @@ def test_the_slowest_of_several_pairs() -> None:
     )
     (row,) = statistics.rows([case], [sample])
     assert row.slowest_pair_per_s == pytest.approx(500_000)
+
+
+def test_waiting_for_a_cpu_is_told_of_processes_that_had_one_each() -> None:
+    def waiting(case: Case, delay_ns: int) -> list[Sample]:
+        side = msgspec.structs.replace(a_side(), run_delay_ns=delay_ns)
+        return samples(case, [1e6] * 3, messages=1_000_000, sides=(side, side))  # a second each
+
+    apart, together = a_case("pipe"), a_case("fifo", cpus=(0, 0))
+    both = [*waiting(apart, 250_000_000), *waiting(together, 900_000_000)]
+    assert statistics.waited_share((apart, together), both) == 0.25
+    assert statistics.waited_share((together,), both) is None
