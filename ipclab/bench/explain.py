@@ -131,7 +131,8 @@ def _lead(first: Row, second: Row) -> str:
         return f"before {_name(second)}"
     ratio = (first.median_per_s or 0.0) / (second.median_per_s or 1.0)
     overlap = None not in (first.low_per_s, second.high_per_s) and (first.low_per_s or 0) <= (second.high_per_s or 0)
-    return f"not told apart from {_name(second)}" if overlap else f"{_times(ratio)} {_name(second)}"
+    shaky = "" if first.stable and second.stable else ", as far as unstable rows tell"
+    return (f"not told apart from {_name(second)}" if overlap else f"{_times(ratio)} {_name(second)}") + shaky
 
 
 def _why(first: Row, second: Row) -> str:
@@ -169,7 +170,7 @@ def _slowest(scope: list[Row]) -> str:
 
 def _pays(row: Row, *, named: bool = True) -> str:
     """What a message costs in that row."""
-    paid = [f"{_number(value)} {count.name}" for count in _ordered(row.case.size_bytes) if (value := count.of(row))]
+    paid = [_counted(value, count.name) for count in _ordered(row.case.size_bytes) if (value := count.of(row))]
     if row.cpu_ns_per_message is not None:
         paid.append(f"{_time(row.cpu_ns_per_message)} of CPU time")
     if row.system_calls_per_message is None:
@@ -299,6 +300,11 @@ def _and(words: list[str]) -> str:
 
 def _times(ratio: float) -> str:
     return f"{ratio:.1f} times" if ratio < 10 else f"{ratio:.0f} times"
+
+
+def _counted(value: float, name: str) -> str:
+    """ "2 copies", "1 copy"."""
+    return "1 copy" if name == "copies" and value == 1 else f"{_number(value)} {name}"
 
 
 def _number(value: float) -> str:

@@ -62,7 +62,7 @@ def decode(data: bytes, where: str) -> Run:
         why = f"it says schema {head.schema_version} and is not like it ({type(err).__name__}: {err})"
         raise IpclabError(f"{where} is not a record of a bench run: {why}") from err
     # What follows from the samples is worked out again: the table's columns are what changes most.
-    rows = statistics.rows(run.cases, run.samples, run.refusals, run.environment)
+    rows = statistics.rows(run.cases, run.samples, run.refusals, run.environment, run.traces)
     return msgspec.structs.replace(run, rows=rows)
 
 
@@ -91,7 +91,7 @@ def _malformed(text: str, data: bytes) -> str:
     """msgspec's words about broken JSON; where it merely stops, how far it goes."""
     if "truncated" in text:
         return f"it ends after {len(data)} bytes, in the middle of the record"
-    return text[0].lower() + text[1:]
+    return text
 
 
 def _from_0(plain: dict[str, Any]) -> dict[str, Any]:

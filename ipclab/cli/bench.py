@@ -185,7 +185,8 @@ def compare_command(
     """Compare two record files, or two stored runs by the beginning of their ids: the ratio, its interval, a verdict.
 
     With --interleaved A and B are mechanisms, measured A B A B, so that the machine's drift meets both; the run is
-    stored like any other. What was measured in different placements or with different buffers is not compared.
+    stored like any other. What was measured in different placements or with different buffers is not compared; exit
+    code 1 when that is all there is.
     """
     from contextlib import ExitStack
 
@@ -197,8 +198,9 @@ def compare_command(
 
     if not interleaved:
         _none_of(given | {"no_store": no_store})
-        shown(compare.compare_runs(store.load(a, database), store.load(b, database)))
-        return 0
+        found = compare.compare_runs(store.load(a, database), store.load(b, database))
+        shown(found)
+        return 0 if any(row.ratio is not None for row in found.rows) else 1
     with ExitStack() as stack:
         kept = _store_to_write(stack, database, no_store)
         done = _interleaved(a, b, given)

@@ -10,8 +10,8 @@ from ipclab.bench.explain import sentences
 def test_three_sentences_from_the_counts() -> None:
     pipe, ring = a_case("pipe"), a_case("ring", spins=True)
     measured = [
-        (pipe, samples(pipe, [1e6] * 3, messages=1000, sides=(a_side(calls=2000, cpu_ns=900_000),))),
-        (ring, samples(ring, [5e6] * 3, messages=1000, sides=(a_side(calls=10, cpu_ns=400_000),))),
+        (pipe, samples(pipe, [1e6] * 3, messages=1_000_000, sides=(a_side(calls=2_000_000, cpu_ns=900_000_000),))),
+        (ring, samples(ring, [5e6] * 3, messages=1_000_000, sides=(a_side(calls=10_000, cpu_ns=400_000_000),))),
     ]
     fastest, slowest, price = sentences(a_run("x", measured).rows)
     assert "ring is fastest (5 M messages/s, 5.0 times pipe): 0.01 against 2 system calls" in fastest
@@ -39,6 +39,14 @@ def test_native_rows_are_explained_where_there_are_any_to_compare() -> None:
     assert sentences(rows)[0].startswith("One way with the native driver")
     alone = a_run("x", [(case, samples(case, [1e6] * 3)) for case in (*python, native[0])]).rows
     assert sentences(alone)[0].startswith("One way with the python driver")
+
+
+def test_what_rests_on_unstable_rows_says_so() -> None:
+    pipe, ring = a_case("pipe"), a_case("ring")
+    steady = a_run("x", [(pipe, samples(pipe, [1e6] * 3)), (ring, samples(ring, [5e6] * 3))])
+    shaky = a_run("x", [(pipe, samples(pipe, [1e6] * 3)), (ring, samples(ring, [5e6]))])
+    assert "unstable" not in sentences(steady.rows)[0]
+    assert "5.0 times pipe, as far as unstable rows tell" in sentences(shaky.rows)[0]
 
 
 def test_nothing_measured_is_not_explained() -> None:

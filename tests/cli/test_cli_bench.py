@@ -172,3 +172,13 @@ sys.exit(main(sys.argv[1:]))
     assert "msg/s" in out
     assert "ended early" in out
     assert db.exists()
+
+
+def test_a_refused_comparison_is_no_success(ipclab: Ipclab, tmp_path: Path) -> None:
+    records = [str(tmp_path / f"{number}.json") for number in (1, 2)]
+    for record, depth in zip(records, ("8", "16"), strict=True):
+        done = ipclab("bench", "run", "ring", *SMALL, "--depth", depth, "--no-store", "-o", record)
+        assert done.returncode == 0, done.stderr
+    done = ipclab("bench", "compare", *records)
+    assert done.returncode == 1
+    assert "depths differ: 8 and 16 messages" in done.stdout
