@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 
 from ipclab import _core
+from ipclab.bench import python_driver
 from ipclab.records import Overheads
 
 NONE = Overheads()
@@ -16,16 +17,9 @@ def measure(sizes_bytes: Iterable[int]) -> Overheads:
     """Verification by message size, the python driver's loop, a look at the clock; some 50 ms."""
     return Overheads(
         verification_ns_per_message={size: round(_core.verification_cost(size), 1) for size in sorted(sizes_bytes)},
-        python_loop_ns=_python_loop(),
+        python_loop_ns=python_driver.overhead_ns(),
         clock_ns=_clock(),
     )
-
-
-def _python_loop() -> float | None:
-    from ipclab.bench import python_driver
-
-    measured = getattr(python_driver, "overhead_ns", None)
-    return None if measured is None else float(measured())
 
 
 def _clock() -> float:

@@ -277,8 +277,6 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True):
     verification_ns_per_message: dict[int, float] = {}
     #: ns a message in the python driver's loop at 64 B beyond the mechanism's own calls, verification included.
     python_loop_ns: float | None = None
-    #: The same of the native loop.
-    native_loop_ns: float | None = None
     #: One look at the clock, which ping-pong and open loop pay once a message.
     clock_ns: float | None = None
 

@@ -200,8 +200,6 @@ def overheads(run: Run) -> str:
         parts.append(f"verifying a message takes {told}")
     if found.python_loop_ns is not None:
         parts.append(f"the python driver's loop {span(found.python_loop_ns)} a message")
-    if found.native_loop_ns is not None:
-        parts.append(f"the native one's {span(found.native_loop_ns)}")
     return ", ".join(parts) or "the harness's own cost was not measured"
 
 
