@@ -102,6 +102,8 @@ static void tell_birth(struct tracker *tracker, const struct told *told)
 		return;
 	if (parent && parent->leader > told->source)
 		return; /* its leader tells, too */
+	if (!thread && followed_recently(&tracker->all, told->tid, told->at_ns))
+		return; /* a look was quicker, and has seen its end too */
 	process->ran = 1;
 	if (!thread)
 		rc = is_thread ? add_one_thread(tracker, process, told->tid, &birth)
@@ -272,6 +274,8 @@ static void apply(struct tracker *tracker, const struct told *told)
 	thread = followed_find(&tracker->all, told->tid);
 	if (thread && !thread->gone)
 		tell_thread(tracker, thread, told);
+	else if (!thread && told->kind == TOLD_EXIT && told->value >= 0)
+		followed_tell_exit(&tracker->all, told->tid, told->value);
 }
 
 static void read_sources(struct tracker *tracker)
@@ -367,7 +371,6 @@ void demote_all(struct tracker *tracker, int error)
 	tracker->switcher = NULL;
 	tracker->tracer = NULL;
 	for (size_t i = 0; i < tracker->all.count; i++) {
-		tracker->all.process[i]->quiet = 0;
 		for (struct thread *thread = tracker->all.process[i]->threads; thread; thread = thread->next)
 			demote(tracker, thread, now_ns);
 	}

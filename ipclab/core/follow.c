@@ -37,16 +37,12 @@ static int begin_living(struct tracker *tracker, struct thread *thread)
 		return rc;
 	if (thread->leader >= SOURCE_SWITCH)
 		read_switches(tracker, thread, 0);
-	thread->process->cpu_ns = clock_of(thread->process);
 	thread->counterless = read_counters(tracker, thread, &look->counters) < 0;
 	look->state = edge.state = stat.state;
-	if (stat.state == 'R') {
-		look->on_cpu = edge.on_cpu = has_cpu(tracker, thread, &look->counters);
+	if (stat.state == 'R') /* whether it has a CPU the next ticks tell */
 		look->cpu = edge.cpu = (int16_t)stat.cpu;
-	}
-	thread->ran_begin = edge.on_cpu == 1;
 	thread->slices_begin = look->counters.slices;
-	look->at_ns = edge.at_ns = monotonic_ns();
+	look->at_ns = edge.at_ns = thread->progress_ns = monotonic_ns();
 	timeline_begin(&thread->line, thread->process->pid, thread->tid, &edge);
 	return 0;
 }
@@ -62,8 +58,7 @@ static int begin_born(struct tracker *tracker, struct thread *thread, const stru
 	struct procstat stat;
 	int64_t spent_ns;
 
-	if (clock_of(thread->process) >= 0)
-		thread->counterless = read_counters(tracker, thread, &counters) < 0;
+	thread->counterless = read_counters(tracker, thread, &counters) < 0;
 	spent_ns = monotonic_ns() - (int64_t)(counters.run_ns + counters.wait_ns);
 	if (birth->source == SOURCE_POLL && spent_ns > edge.at_ns) {
 		edge.slack_ns = spent_ns - edge.at_ns;
@@ -75,7 +70,6 @@ static int begin_born(struct tracker *tracker, struct thread *thread, const stru
 	}
 	thread->last = (struct look){.at_ns = edge.at_ns, .state = 'R', .cpu = -1};
 	timeline_begin(&thread->line, thread->process->pid, thread->tid, &edge);
-	thread->process->cpu_ns = clock_of(thread->process);
 	return look_at(tracker, thread, 1, &stat);
 }
 
@@ -87,7 +81,6 @@ int add_one_thread(struct tracker *tracker, struct process *process, pid_t tid, 
 	if (!thread)
 		return -ENOMEM;
 	rc = birth ? begin_born(tracker, thread, birth) : begin_living(tracker, thread);
-	process->quiet = 0;
 	if (rc < 0) {
 		tracker->numbers.unseen += birth && tid == process->pid && thread->leader < SOURCE_SWITCH;
 		thread_gone(tracker, thread, monotonic_ns());

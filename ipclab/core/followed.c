@@ -228,8 +228,6 @@ struct process *followed_add_process(struct followed *all, const struct procstat
 	process->ppid = stat->ppid;
 	process->start_ticks = stat->start_ticks;
 	process->kernel = (uint8_t)stat->kernel;
-	process->clock = (clockid_t)((~(unsigned int)stat->pid << 3) | 2); /* CPUCLOCK_SCHED of a process */
-	process->cpu_ns = -1;
 	process->exit_status = -1;
 	all->process[all->count++] = process;
 	return process;
@@ -306,6 +304,9 @@ int followed_drop_thread(struct followed *all, struct thread *thread)
 
 	if (facts)
 		facts_of(thread, thread->line.last_ns, facts);
+	all->recent[all->recent_next].tid = thread->tid;
+	all->recent[all->recent_next].last_ns = thread->line.last_ns;
+	all->recent_next = (all->recent_next + 1) % RECENT;
 	close_files(all, thread);
 	unlink_thread(all, thread);
 	free(thread);
@@ -313,6 +314,24 @@ int followed_drop_thread(struct followed *all, struct thread *thread)
 		return 0;
 	followed_drop_process(all, process);
 	return 1;
+}
+
+int followed_recently(const struct followed *all, pid_t tid, int64_t at_ns)
+{
+	for (size_t i = 0; i < RECENT; i++)
+		if (all->recent[i].tid == tid && all->recent[i].last_ns >= at_ns)
+			return 1;
+	return 0;
+}
+
+void followed_tell_exit(struct followed *all, pid_t tid, int status)
+{
+	for (size_t i = all->departed_count; i-- > 0;)
+		if (all->departed[i].tid == tid && all->departed[i].pid == tid) {
+			if (all->departed[i].exit_status < 0)
+				all->departed[i].exit_status = status;
+			return;
+		}
 }
 
 void followed_close(struct followed *all)
@@ -366,9 +385,9 @@ static int64_t counted(const struct thread *thread)
 		return thread->counted_end - thread->counted_begin;
 	if (thread->leader != SOURCE_POLL || thread->counterless)
 		return NOT_COUNTED;
-	/* It was given a CPU so often. Of what had one at the beginning one end is more, of what has one now one less. */
-	return (int64_t)(thread->last.counters.slices - thread->slices_begin) + thread->ran_begin -
-	       (!thread->gone && thread->last.on_cpu == 1);
+	/* It was given a CPU so often, and has lost it as often but for the slice that is under way, if one is. */
+	return (int64_t)(thread->last.counters.slices - thread->slices_begin) + thread->line.began_running -
+	       (!thread->gone && thread->line.open.state == 'R' && thread->line.open.on_cpu == 1);
 }
 
 void facts_of(const struct thread *thread, int64_t now_ns, struct facts *facts)

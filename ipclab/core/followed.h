@@ -12,7 +12,6 @@
 
 #include <stdint.h>
 #include <sys/types.h>
-#include <time.h>
 
 #include "procstat.h"
 #include "timeline.h"
@@ -28,13 +27,13 @@
 #define CLOSED (-1)
 #define REFUSED (-2)     /* it cannot be opened at all: errno is in refused[] */
 #define NOT_COUNTED (-1)
+#define RECENT 256
 
 /* What a look found. */
 struct look {
 	int64_t at_ns;
 	struct schedstat counters;
 	char state;
-	int8_t on_cpu;
 	int16_t cpu;
 };
 
@@ -61,12 +60,13 @@ struct thread {
 	uint64_t off_count;           /* ends of slices that events told, ever */
 	struct timeline line;
 	struct look last;
+	int64_t booked_to_ns;         /* of a slice under way: up to here its time on the CPU is booked (reckon.h) */
+	int64_t progress_ns;          /* the last look that found something booked */
 	int64_t stat_ns;              /* when its stat was read last */
 	int64_t named_start_ns;       /* start of the interval that was named last */
 	/* A look that waits until the events up to its end have been applied (rule 5 in timeline.h). */
 	struct { int64_t from_ns, to_ns; char state; uint16_t wchan; int16_t syscall; } note;
 	uint64_t slices_begin;        /* schedstat's count when the record began */
-	uint8_t ran_begin;            /* it had a CPU then: one end of a slice more than slices given */
 	uint8_t counterless;          /* its schedstat cannot be read */
 	int64_t counted_begin;        /* switches that status counted when the record began; NOT_COUNTED */
 	int64_t counted_end;
@@ -80,12 +80,9 @@ struct process {
 	pid_t pid;
 	pid_t ppid;
 	uint64_t start_ticks;
-	clockid_t clock;      /* its CPU clock; reading it books what runs now */
-	int64_t cpu_ns;       /* as read last; -1: never */
 	int64_t looked_ns;
 	struct thread *threads;
 	int thread_count;     /* of `threads` */
-	uint8_t quiet;        /* at the last look all threads slept: while the clock stands still they do */
 	uint8_t kernel;
 	uint8_t ran;          /* since children were looked for */
 	uint8_t named;        /* the user named it, or it is the command */
@@ -130,6 +127,8 @@ struct followed {
 	struct facts *departed;   /* of threads that are gone, until Python takes them */
 	size_t departed_count;
 	size_t departed_room;
+	struct { pid_t tid; int64_t last_ns; } recent[RECENT]; /* the last that went: an event may come late */
+	size_t recent_next;
 	int fds_open;
 	int fds_most;             /* that may be kept */
 	uint64_t reopened;        /* reads without a kept descriptor */
@@ -157,6 +156,10 @@ int stat_of(pid_t pid, pid_t tid, struct procstat *stat);
 uint16_t name_index(struct followed *all, const char *name, size_t length);
 /* The thread's ids below /proc/PID/task into `tids`, at most `most`; how many there are, or -errno. */
 int list_threads(pid_t pid, pid_t *tids, int most);
+/* Whether one of this id was followed at that moment and has gone since. */
+int followed_recently(const struct followed *all, pid_t tid, int64_t at_ns);
+/* Its exit status, told when it had gone already. */
+void followed_tell_exit(struct followed *all, pid_t tid, int status);
 /* Whether the process has a thread of this id. */
 int thread_exists(pid_t pid, pid_t tid);
 void facts_of(const struct thread *thread, int64_t now_ns, struct facts *facts);

@@ -12,13 +12,6 @@
 
 #define NAME_AFTER_NS INT64_C(2000000) /* a sleep is asked for its wchan when it lasts this long */
 
-int64_t clock_of(const struct process *process)
-{
-	struct timespec now;
-
-	return clock_gettime(process->clock, &now) < 0 ? -1 : now.tv_sec * NS_PER_S + now.tv_nsec;
-}
-
 int read_counters(struct tracker *tracker, struct thread *thread, struct schedstat *counters)
 {
 	char text[PROC_TEXT];
@@ -69,25 +62,6 @@ void read_switches(struct tracker *tracker, struct thread *thread, int at_end)
 	*(at_end ? &thread->counted_end : &thread->counted_begin) = counted;
 }
 
-/* Runnable threads: has it a CPU this moment? Then its clock goes on between two readings. */
-int8_t has_cpu(struct tracker *tracker, struct thread *thread, struct schedstat *counters)
-{
-	struct process *process = thread->process;
-	struct schedstat again;
-	int64_t clock = clock_of(process);
-
-	if (clock < 0 || thread->counterless)
-		return ON_CPU_UNKNOWN;
-	if (process->thread_count == 1)
-		return clock > process->cpu_ns;
-	if (clock == process->cpu_ns || read_counters(tracker, thread, &again) < 0)
-		return 0;
-	if (again.run_ns == counters->run_ns)
-		return 0;
-	counters->run_ns = again.run_ns;
-	return 1;
-}
-
 /* --- a look at one thread --- */
 
 void thread_gone(struct tracker *tracker, struct thread *thread, int64_t at_ns)
@@ -112,7 +86,7 @@ void thread_gone(struct tracker *tracker, struct thread *thread, int64_t at_ns)
 static void take_look(struct tracker *tracker, struct thread *thread, const struct look *look)
 {
 	if (thread->leader == SOURCE_POLL) {
-		reckon(thread, &tracker->spans, look);
+		reckon(thread, &tracker->spans, look, tracker->tick_ns);
 		return;
 	}
 	settle_note(tracker, thread, tracker->applied_ns);
@@ -123,36 +97,43 @@ static void take_look(struct tracker *tracker, struct thread *thread, const stru
 	thread->note.syscall = NO_SYSCALL;
 }
 
-/* 0, or -ESRCH: it is gone. */
+/* Nothing was booked and no CPU given: what it was in at the last look it is in now (reckon.h). */
+static int nothing_happened(const struct thread *thread, const struct schedstat *counters)
+{
+	return counters->slices == thread->last.counters.slices && counters->run_ns == thread->last.counters.run_ns;
+}
+
+static int look_closer(struct tracker *tracker, struct thread *thread, struct look *look, struct procstat *stat)
+{
+	int rc = read_stat(tracker, thread, stat);
+
+	if (rc < 0)
+		return rc == -ENOENT ? -ESRCH : rc;
+	look->at_ns = thread->stat_ns;
+	look->state = stat->state;
+	look->cpu = (int16_t)stat->cpu;
+	take_look(tracker, thread, look);
+	if (look->state == 'Z' && !thread->counted_at_death) {
+		read_switches(tracker, thread, 1);
+		thread->counted_at_death = 1;
+	}
+	return 0;
+}
+
 int look_at(struct tracker *tracker, struct thread *thread, int must_stat, struct procstat *stat)
 {
 	struct look look = thread->last;
-	int8_t on_cpu = ON_CPU_UNKNOWN;
 	int rc = thread->counterless ? 0 : read_counters(tracker, thread, &look.counters);
 
 	tracker->numbers.looks++;
 	if (rc == -ESRCH)
 		return rc;
+	if (rc < 0 || must_stat || thread->counterless || !nothing_happened(thread, &look.counters))
+		return look_closer(tracker, thread, &look, stat);
 	look.at_ns = monotonic_ns();
-	if (rc == 0 && !must_stat && is_sleep(thread->last.state) &&
-	    look.counters.slices == thread->last.counters.slices) {
-		thread->last.counters = look.counters;
-		thread->last.at_ns = look.at_ns;
-		return 0;
-	}
-	rc = read_stat(tracker, thread, stat);
-	if (rc < 0)
-		return rc == -ENOENT ? -ESRCH : rc;
-	look.state = stat->state;
-	look.cpu = (int16_t)stat->cpu;
-	if (look.state == 'R')
-		on_cpu = has_cpu(tracker, thread, &look.counters);
-	look.on_cpu = on_cpu;
-	take_look(tracker, thread, &look);
-	if (look.state == 'Z' && !thread->counted_at_death) {
-		read_switches(tracker, thread, 1);
-		thread->counted_at_death = 1;
-	}
+	if (thread->last.state == 'R')
+		take_look(tracker, thread, &look); /* longer than a tick without a booking: it waits */
+	thread->last.at_ns = look.at_ns;
 	return 0;
 }
 
@@ -174,10 +155,11 @@ static void keep_names(struct tracker *tracker, struct thread *thread, const cha
 	thread->note.state = thread->last.state;
 }
 
-/* Its clock must not have moved between: else what was read is of two sleeps. */
+/* It must not have run meanwhile: else what was read is of two sleeps. */
 void ask_names(struct tracker *tracker, struct thread *thread)
 {
 	char wchan[PROC_TEXT], text[PROC_TEXT];
+	struct schedstat counters;
 	const char *at = text;
 	int64_t from_ns = monotonic_ns();
 	ssize_t length = thread_read(&tracker->all, thread, FILE_WCHAN, wchan);
@@ -185,7 +167,7 @@ void ask_names(struct tracker *tracker, struct thread *thread)
 	int64_t call = got > 0 ? parse_number(&at, text + got) : -1;
 
 	thread->named_start_ns = thread->line.open.start_ns;
-	if (clock_of(thread->process) != thread->process->cpu_ns)
+	if (read_counters(tracker, thread, &counters) < 0 || !nothing_happened(thread, &counters))
 		return;
 	keep_names(tracker, thread, wchan, length < 0 ? 0 : length, call > INT16_MAX ? NO_SYSCALL : (int)call);
 	thread->note.from_ns = from_ns;

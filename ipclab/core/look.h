@@ -6,14 +6,10 @@
 
 #include "tracker.h"
 
-/* The CPU clock of a process; -1: it is gone. Reading it makes the kernel book the time of what runs this moment. */
-int64_t clock_of(const struct process *process);
 int read_counters(struct tracker *tracker, struct thread *thread, struct schedstat *counters);
 int read_stat(struct tracker *tracker, struct thread *thread, struct procstat *stat);
 /* Reads what the kernel counted for this thread, at the end of its record or at its begin. */
 void read_switches(struct tracker *tracker, struct thread *thread, int at_end);
-/* Of a runnable thread: has it a CPU this moment? Then its clock goes on between two readings. */
-int8_t has_cpu(struct tracker *tracker, struct thread *thread, struct schedstat *counters);
 /* Looks: schedstat, and stat if it ran or `must_stat`; `stat` is filled only then. 0, or -ESRCH: it is gone. */
 int look_at(struct tracker *tracker, struct thread *thread, int must_stat, struct procstat *stat);
 /* Its record ends; it is dropped by drop_gone. */

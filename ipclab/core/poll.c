@@ -14,7 +14,6 @@
 #define RECHECK_NS INT64_C(50000000)     /* a sleeper whose clock stands still has its stat read this often, or ... */
 #define RECHECK_SHARE 200                /* ... as often as 1/200 of the time at 4 us each allows */
 #define STAT_NS 4000
-#define RAN_ON_NS(period) (5000 + (period) / 64) /* as reckon.c has it: what is booked to interrupts is not ours */
 
 /* New threads of such a process are told of. */
 static int led_by_events(const struct process *process)
@@ -22,67 +21,40 @@ static int led_by_events(const struct process *process)
 	return process->threads && process->threads->leader >= SOURCE_SWITCH;
 }
 
-void poll_process(struct tracker *tracker, struct process *process)
+/* 1: a thread of it is gone. */
+static int look_at_threads(struct tracker *tracker, struct process *process, int64_t now_ns, struct procstat *stat)
 {
-	struct thread *thread;
-	struct procstat stat = {.threads = 0};
-	struct birth birth = {.at_ns = process->looked_ns, .source = SOURCE_POLL};
-	int quiet = 1, gone = 0;
+	int gone = 0, rc;
 
-	process->cpu_ns = clock_of(process);
-	for (thread = process->threads; thread; thread = thread->next) {
-		int rc;
+	for (struct thread *thread = process->threads; thread; thread = thread->next) {
+		uint64_t slices = thread->last.counters.slices;
 
 		if (thread->gone || thread->vanished_ns)
 			continue;
-		rc = look_at(tracker, thread, tracker->births || thread->last.state == 'Z', &stat);
+		rc = look_at(tracker, thread, thread->last.state == 'Z' || (tracker->births && thread->last.state == 'R'), stat);
 		if (rc == -ESRCH) {
 			thread_gone(tracker, thread, monotonic_ns());
 			gone = 1;
+		} else if (wants_names(thread, now_ns)) {
+			ask_names(tracker, thread);
 		}
-		quiet &= is_sleep(thread->last.state);
+		process->ran |= thread->last.state == 'R' || thread->last.counters.slices != slices;
 	}
-	process->quiet = (uint8_t)quiet;
-	process->ran = 1;
-	process->looked_ns = monotonic_ns();
-	if (stat.threads > process->thread_count && !led_by_events(process))
-		gone |= add_threads(tracker, process, &birth) != 0;
-	if (gone)
-		drop_gone(tracker, process);
-}
-
-/* The single thread of this process went on as the wall clock did: it ran all the time. */
-static int ran_on(struct tracker *tracker, struct process *process, int64_t clock, int64_t now_ns)
-{
-	struct thread *thread = process->threads;
-	int64_t period = now_ns - process->looked_ns, ran = clock - process->cpu_ns;
-
-	if (process->thread_count != 1 || tracker->births || thread->last.on_cpu != 1 || thread->leader != SOURCE_POLL ||
-	    ran < period - RAN_ON_NS(period) || ran > period + RAN_ON_NS(period))
-		return 0;
-	thread->last.counters.run_ns += (uint64_t)ran;
-	thread->last.at_ns = process->looked_ns = now_ns;
-	process->cpu_ns = clock;
-	process->ran = 1;
-	tracker->numbers.looks++;
-	return 1;
+	return gone;
 }
 
 static void look_at_process(struct tracker *tracker, struct process *process)
 {
-	int64_t clock = clock_of(process), now_ns = monotonic_ns();
+	const struct birth birth = {.at_ns = process->looked_ns, .source = SOURCE_POLL};
+	struct procstat stat = {.threads = 0};
+	int64_t now_ns = monotonic_ns();
+	int gone = look_at_threads(tracker, process, now_ns, &stat);
 
-	if (clock >= 0 && process->quiet && clock == process->cpu_ns) {
-		tracker->numbers.looks += (uint64_t)process->thread_count;
-		for (struct thread *thread = process->threads; thread; thread = thread->next) {
-			thread->last.at_ns = now_ns;
-			if (wants_names(thread, now_ns))
-				ask_names(tracker, thread);
-		}
-		process->looked_ns = now_ns;
-	} else if (clock < 0 || !ran_on(tracker, process, clock, now_ns)) {
-		poll_process(tracker, process);
-	}
+	process->looked_ns = now_ns;
+	if (stat.threads > process->thread_count && !led_by_events(process))
+		gone |= add_threads(tracker, process, &birth) != 0;
+	if (gone)
+		drop_gone(tracker, process);
 }
 
 /* Whether anybody forked since the last round; true also when it cannot be read. */
@@ -120,8 +92,7 @@ static void look_for_the_woken(struct tracker *tracker, int64_t now_ns)
 			if (!is_sleep(thread->last.state) || now_ns - thread->stat_ns < RECHECK_NS)
 				continue;
 			most--;
-			if (look_at(tracker, thread, 1, &stat) == 0 && !is_sleep(thread->last.state))
-				process->quiet = 0;
+			look_at(tracker, thread, 1, &stat);
 		}
 	}
 }

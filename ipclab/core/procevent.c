@@ -86,9 +86,10 @@ static int decode_one(const struct nlmsghdr *header, const struct event_sequence
 	if (message.len < EVENT_HEAD_BYTES || message.len > bytes - sizeof message)
 		return -EINVAL;
 	memcpy(&event, body + sizeof message, message.len < sizeof event ? message.len : sizeof event);
-	if (event.what == EVENT_NONE)
-		return 0; /* the answer to our request; it has no place in the sequence */
+	/* Answers to listeners have a place in the sequence too; in that of older kernels not, and then their CPU is -1. */
 	follow_sequence(sequence, event.cpu, message.seq, lost);
+	if (event.what == EVENT_NONE)
+		return 0;
 	tell(&event, queue);
 	return 1;
 }

@@ -1,21 +1,39 @@
 /* reckon.c: see reckon.h. */
 #include "reckon.h"
 
-/* Below this a gap may be the clocks' own: interrupts and stolen time are not booked to a thread. Chosen, measured
- * against trace: at most 1 in 64 of a period on a busy virtual machine. */
+#include <time.h>
+
+/* Time of interrupts and stolen time is booked to nobody. Chosen: on a busy virtual machine it was below 1/64. */
 #define DOUBT_NS(period) (20000 + (period) / 64)
+/* A tick may be late by this much. */
+#define LATE_TICK_NS 1000000
+#define USUAL_TICK_NS 4000000
 
 /* One step between two looks. */
 struct step {
 	struct thread *thread;
 	struct spans *out;
 	const struct look *a, *b;
-	int64_t period, ran, waited, slices;
+	int64_t period, ran, waited, slices, tick;
 };
 
 static int64_t clamp(int64_t value, int64_t least, int64_t most)
 {
-	return value < least ? least : value > most ? most : value;
+	return most < least || value < least ? least : value > most ? most : value;
+}
+
+static int64_t least(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+int64_t tick_of_the_kernel(void)
+{
+	struct timespec resolution;
+
+	if (clock_getres(CLOCK_MONOTONIC_COARSE, &resolution) < 0 || resolution.tv_sec)
+		return USUAL_TICK_NS;
+	return resolution.tv_nsec;
 }
 
 static void cut(const struct step *step, int64_t at_ns, int64_t slack_ns, char state, int on_cpu, int flags)
@@ -33,9 +51,10 @@ static void cut(const struct step *step, int64_t at_ns, int64_t slack_ns, char s
 	timeline_cut(&step->thread->line, step->out, &edge);
 }
 
-static void cut_to_now(const struct step *step, int64_t at_ns, int64_t slack_ns)
+/* Into what b found, of one that does not run: R means that it waits. */
+static void cut_to_b(const struct step *step, int64_t at_ns, int64_t slack_ns)
 {
-	cut(step, at_ns, slack_ns, step->b->state, step->b->on_cpu, 0);
+	cut(step, at_ns, slack_ns, step->b->state, step->b->state == 'R' ? 0 : ON_CPU_UNKNOWN, 0);
 }
 
 /* More ends of slices than could be drawn: their order is not known. */
@@ -45,16 +64,30 @@ static void missed(const struct step *step, int64_t count)
 		timeline_uncover(&step->thread->line, step->period);
 }
 
-/* It slept at a and has run since: for `ran`, after `waited`, at latest until b. */
+static void runs_from(const struct step *step, int64_t at_ns, int64_t slack_ns)
+{
+	cut(step, at_ns, slack_ns, 'R', 1, 0);
+	step->thread->progress_ns = step->b->at_ns;
+}
+
+/* It slept at a and has had a CPU since. */
 static void woke_and_ran(const struct step *step)
 {
-	int64_t run_at = step->b->at_ns - step->ran, slack = run_at - step->a->at_ns;
+	int64_t room = clamp(step->period - step->ran - step->waited, 0, step->period), from, unbooked;
 
+	if (step->b->state == 'R') { /* it runs; of that the time since the last tick is not booked */
+		unbooked = least(step->tick, room) / 2;
+		from = step->b->at_ns - step->ran - unbooked;
+		room = least(step->tick, room);
+	} else {
+		from = step->b->at_ns - step->ran - room / 2;
+	}
 	if (step->waited > 0)
-		cut(step, run_at - step->waited, slack, 'R', 0, 0);
-	cut(step, run_at, slack, 'R', 1, 0);
-	if (!(step->b->state == 'R' && step->b->on_cpu == 1))
-		cut_to_now(step, step->b->at_ns, slack);
+		cut(step, from - step->waited, room / 2, 'R', 0, 0);
+	runs_from(step, from, room / 2);
+	step->thread->booked_to_ns = step->thread->line.open.start_ns + step->ran;
+	if (step->b->state != 'R')
+		cut_to_b(step, step->thread->booked_to_ns, room / 2);
 	missed(step, step->slices - 1);
 }
 
@@ -62,66 +95,73 @@ static void from_sleep(const struct step *step)
 {
 	if (step->slices > 0)
 		woke_and_ran(step);
-	else if (step->b->state == 'R')
-		cut(step, step->b->at_ns, step->period, 'R', step->b->on_cpu, 0);
 	else if (step->b->state != step->a->state)
-		cut_to_now(step, step->b->at_ns, step->period);
+		cut_to_b(step, step->b->at_ns - step->period / 2, step->period / 2);
 }
 
-/* Runnable at a, given no CPU since: it still waits, or had one already at a. */
+/* Runnable at a, given no CPU since. */
 static void no_slice(const struct step *step)
 {
-	const struct span *open = &step->thread->line.open;
-	int64_t left_at = step->a->at_ns + step->ran;
+	struct thread *thread = step->thread;
+	const struct span *open = &thread->line.open;
 
-	if (step->b->state == 'R' && step->b->on_cpu == 1) {
-		cut(step, step->a->at_ns, step->period, 'R', 1, 0);
-		return;
+	if (step->ran > 0 && open->on_cpu != 1) { /* it had one already at a, and since it is known to be runnable */
+		if (open->on_cpu == ON_CPU_UNKNOWN && open->start_ns == thread->line.first_ns)
+			thread->line.began_running = 1;
+		if (open->on_cpu == ON_CPU_UNKNOWN)
+			thread->line.open.on_cpu = 1;
+		else
+			cut(step, step->a->at_ns, step->period, 'R', 1, 0);
+		thread->booked_to_ns = step->a->at_ns;
 	}
-	if (step->b->state == 'R' && open->on_cpu == 0 && step->ran == 0)
-		return;
-	if (open->on_cpu != 1) /* it had one at a: nobody sleeps or dies without running */
-		cut(step, step->a->at_ns, 0, 'R', 1, 0);
-	cut_to_now(step, left_at, 0);
+	if (step->ran > 0) {
+		thread->booked_to_ns += step->ran;
+		thread->progress_ns = step->b->at_ns;
+	}
+	if (step->b->state != 'R')
+		cut_to_b(step, clamp(thread->booked_to_ns, step->a->at_ns, step->b->at_ns), 0);
+	else if (open->on_cpu != 0 && step->b->at_ns - thread->progress_ns > step->tick + LATE_TICK_NS)
+		cut_to_b(step, open->on_cpu == 1 ? thread->booked_to_ns : open->start_ns, 0);
 }
 
 /* It waited at a, since the open interval's start, and was given a CPU. */
 static void from_the_queue(const struct step *step)
 {
-	const struct span *open = &step->thread->line.open;
-	int64_t got_at = clamp(open->start_ns + step->waited, step->a->at_ns, step->b->at_ns - step->ran);
+	struct thread *thread = step->thread;
+	int64_t got_at = clamp(thread->line.open.start_ns + step->waited, step->a->at_ns, step->b->at_ns - step->ran);
 
-	cut(step, got_at, got_at - step->a->at_ns, 'R', 1, 0);
-	if (!(step->b->state == 'R' && step->b->on_cpu == 1)) {
-		cut_to_now(step, got_at + step->ran, step->period - step->ran);
-		missed(step, step->slices - 1);
-	} else {
-		missed(step, step->slices - 1);
-	}
+	runs_from(step, got_at, thread->line.open.slack_ns);
+	thread->booked_to_ns = got_at + step->ran;
+	if (step->b->state != 'R')
+		cut_to_b(step, thread->booked_to_ns, thread->line.open.slack_ns);
+	missed(step, step->slices - 1);
 }
 
-/* It ran at a, lost the CPU, and was given one again. Where between a and b the gap lies is not known: in the middle. */
+/* It ran at a, lost the CPU, and was given one again. Where in this the gap lies is not known: in the middle. */
 static void lost_and_got(const struct step *step)
 {
-	int64_t gap = clamp(step->period - step->ran, 0, step->period), waited = clamp(step->waited, 0, gap);
-	int64_t slept = gap - waited, at = step->a->at_ns + step->ran / 2, ends = step->slices;
-	int still = step->b->state == 'R';
+	struct thread *thread = step->thread;
+	int64_t unbooked = step->b->state == 'R' ? least(step->tick, step->period) / 2 : 0;
+	int64_t left_at = thread->booked_to_ns + step->ran / 2;
+	int64_t until = step->b->state == 'R' ? step->b->at_ns : step->a->at_ns; /* it ran somewhere behind that */
+	int64_t slept = until - unbooked - thread->booked_to_ns - step->ran - step->waited, ends = step->slices;
 
-	if (!still)
-		slept = 0; /* or the sleep it is in now: not to be told apart */
-	if (slept > DOUBT_NS(step->period))
-		cut(step, at, step->period, 'S', ON_CPU_UNKNOWN, SPAN_ASSUMED);
-	else
+	if (slept <= DOUBT_NS(step->period))
 		slept = 0;
-	if (waited > 0)
-		cut(step, at + slept, step->period, 'R', 0, 0);
-	if (slept || waited) {
-		cut(step, at + slept + waited, step->period, 'R', 1, 0);
+	/* It may have waited at a already: what it waited ended before b, so it began early enough. */
+	left_at = least(left_at, step->b->at_ns - step->waited - slept);
+	if (slept)
+		cut(step, left_at, step->period, 'S', ON_CPU_UNKNOWN, SPAN_ASSUMED);
+	if (step->waited > 0)
+		cut(step, left_at + slept, step->period, 'R', 0, 0);
+	if (slept || step->waited > 0) {
+		runs_from(step, left_at + slept + step->waited, step->period);
 		ends--;
 	}
-	if (!(still && step->b->on_cpu == 1)) {
-		cut_to_now(step, step->a->at_ns + step->ran + waited + slept, step->period);
-	}
+	thread->progress_ns = step->b->at_ns;
+	thread->booked_to_ns = clamp(thread->booked_to_ns + step->ran + slept + step->waited, 0, step->b->at_ns);
+	if (step->b->state != 'R')
+		cut_to_b(step, thread->booked_to_ns, step->period);
 	missed(step, ends);
 }
 
@@ -129,13 +169,13 @@ static void from_runnable(const struct step *step)
 {
 	if (step->slices == 0)
 		no_slice(step);
-	else if (step->thread->line.open.on_cpu == 0)
-		from_the_queue(step);
-	else
+	else if (step->thread->line.open.on_cpu == 1)
 		lost_and_got(step);
+	else
+		from_the_queue(step);
 }
 
-void reckon(struct thread *thread, struct spans *out, const struct look *look)
+void reckon(struct thread *thread, struct spans *out, const struct look *look, int64_t tick_ns)
 {
 	const struct step step = {
 		.thread = thread,
@@ -143,18 +183,20 @@ void reckon(struct thread *thread, struct spans *out, const struct look *look)
 		.a = &thread->last,
 		.b = look,
 		.period = look->at_ns - thread->last.at_ns,
-		.ran = clamp((int64_t)(look->counters.run_ns - thread->last.counters.run_ns), 0,
-			     look->at_ns - thread->last.at_ns),
-		.waited = (int64_t)(look->counters.wait_ns - thread->last.counters.wait_ns),
+		.ran = clamp((int64_t)(look->counters.run_ns - thread->last.counters.run_ns), 0, INT64_MAX),
+		.waited = clamp((int64_t)(look->counters.wait_ns - thread->last.counters.wait_ns), 0, INT64_MAX),
 		.slices = (int64_t)(look->counters.slices - thread->last.counters.slices),
+		.tick = tick_ns,
 	};
 
 	if (thread->counterless || thread->fresh || thread->last.state == 'Z' || thread->last.state == 'X')
-		cut_to_now(&step, look->at_ns, step.period);
+		cut(&step, look->at_ns, step.period, look->state, ON_CPU_UNKNOWN, 0);
 	else if (thread->last.state == 'R')
 		from_runnable(&step);
 	else
 		from_sleep(&step);
+	if (thread->fresh)
+		thread->progress_ns = look->at_ns;
 	thread->fresh = 0;
 	thread->last = *look;
 }

@@ -87,6 +87,7 @@ void timeline_begin(struct timeline *line, int32_t pid, int32_t tid, const struc
 	line->open.pid = pid;
 	line->open.tid = tid;
 	line->first_ns = edge->at_ns;
+	line->began_running = edge->state == 'R' && edge->on_cpu == 1;
 	open_at(line, edge, edge->at_ns);
 }
 

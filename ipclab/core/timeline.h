@@ -7,7 +7,7 @@
  *   look      the state at one moment, read from /proc. Two looks that differ prove an edge between them, no more
  *   counters  schedstat: time on a CPU, time waited for one, how often one was given. All three only grow, so two
  *             looks at them bound what lay between, also where no look fell
- *   slack     the edge lies within [start - slack, start]. 0: an event told it, or the counters leave no room
+ *   slack     the edge lies within start - slack and start + slack. 0: an event told it, or the counters leave no room
  *   slice     one stay on a CPU. Kernel counters count switches: every end of a slice is one
  *
  * The problem. Four sources tell of the same thread, each with blind spots (below), at different times, and one of them
@@ -102,6 +102,7 @@ struct timeline {
 	int64_t share_ns[SHARES];
 	int64_t uncovered_ns;
 	uint64_t switches; /* ends of slices that are in the record */
+	uint8_t began_running; /* it had a CPU when the record began: one end of a slice more than slices given */
 };
 
 /* What a thread is in from an edge on. */

@@ -77,6 +77,8 @@ size_t told_sort(struct told_queue *queue, int64_t until_ns)
 
 void told_drop(struct told_queue *queue, size_t count)
 {
+	if (!count)
+		return;
 	queue->count -= count;
 	memmove(queue->told, queue->told + count, queue->count * sizeof *queue->told);
 }

@@ -18,6 +18,7 @@
 #include "futex.h"
 #include "look.h"
 #include "poll.h"
+#include "reckon.h"
 
 /* A storm of forks elsewhere must not keep us awake: births are heard of at most this often. */
 #define HEAR_AGAIN_NS 200000
@@ -42,6 +43,7 @@ int tracker_open(struct tracker **opened, int64_t period_ns, int follow, int fds
 	tracker->events_fd = -1;
 	tracker->loadavg_fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
 	tracker->period_ns = period_ns;
+	tracker->tick_ns = tick_of_the_kernel();
 	tracker->follow = follow;
 	tracker->spans.most = MOST_SPANS;
 	tracker->numbers.begun_ns = monotonic_ns();
@@ -102,14 +104,15 @@ void tracker_unlock(struct tracker *tracker)
 int tracker_add(struct tracker *tracker, pid_t pid, uint64_t start_ticks)
 {
 	struct process *process;
+	struct procstat stat;
 	int rc;
 
+	if (start_ticks && stat_of(pid, pid, &stat) == 0 && stat.start_ticks != start_ticks)
+		return -ESRCH;
 	tracker_lock(tracker);
 	rc = follow(tracker, pid, NULL);
 	process = rc < 0 ? NULL : followed_process(&tracker->all, pid);
-	if (process && start_ticks && process->start_ticks != start_ticks)
-		rc = -ESRCH;
-	else if (process)
+	if (process)
 		process->named = 1;
 	tracker_unlock(tracker);
 	return rc < 0 ? rc : 0;
@@ -123,9 +126,7 @@ void tracker_tell_exit(struct tracker *tracker, pid_t pid, int status)
 	process = followed_process(&tracker->all, pid);
 	if (process)
 		process->exit_status = status;
-	for (size_t i = 0; i < tracker->all.departed_count; i++)
-		if (tracker->all.departed[i].tid == pid && tracker->all.departed[i].exit_status < 0)
-			tracker->all.departed[i].exit_status = status;
+	followed_tell_exit(&tracker->all, pid, status);
 	tracker_unlock(tracker);
 }
 

@@ -33,7 +33,7 @@
 struct tracker_numbers {
 	uint64_t rounds;
 	uint64_t late;         /* rounds that began more than a period after they were due */
-	uint64_t looks;        /* threads asked: one by one, or all of a process at once by its clock */
+	uint64_t looks;        /* threads asked: one by one */
 	uint64_t stat_reads;
 	uint64_t schedstat_reads;
 	uint64_t reopened;     /* reads that had to open their file */
@@ -61,6 +61,7 @@ struct tracker {
 	int loadavg_fd;
 	int follow;
 	int64_t period_ns; /* FLAT_OUT */
+	int64_t tick_ns;   /* how often the kernel books the time of what runs */
 	int64_t round_ns;  /* when the last round began; 0: none has */
 	int64_t applied_ns; /* events up to this moment have been applied */
 	long last_pid;     /* of /proc/loadavg: it moves when anybody forks */

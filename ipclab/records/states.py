@@ -36,7 +36,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
     on_cpu: bool | None = None
     start_ns: int
     end_ns: int
-    #: The state began at most this much before `start_ns`: the time since the look before. 0: an event told the edge.
+    #: The edge lies at most this much before or after `start_ns`. 0: an event told it, or the counters leave no room.
     start_slack_ns: int = 0
     #: What told it.
     source: SourceName

@@ -13,14 +13,21 @@ from __future__ import annotations
 #: As typing has it, which would cost half of the 10 ms that `import ipclab` may take.
 TYPE_CHECKING = False
 
-__all__ = ["Store", "Tracker", "open_recording", "read"]
+__all__ = ["SourceChoice", "Store", "Tracker", "open_recording", "read"]
 
 if TYPE_CHECKING:
     from ipclab.states.glance import read
     from ipclab.states.store import Store, open_recording
-    from ipclab.states.tracker import Tracker
+    from ipclab.states.tracker import SourceChoice, Tracker
 
-_HOME = {"read": "glance", "Tracker": "tracker", "Store": "store", "open_recording": "store", "zoo": ""}
+_HOME = {
+    "SourceChoice": "tracker",
+    "Store": "store",
+    "Tracker": "tracker",
+    "open_recording": "store",
+    "read": "glance",
+    "zoo": "",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -157,25 +157,27 @@ def open_recording(path: Path) -> tuple[Recording, Iterator[Interval]]:
     """
     if not path.exists():
         raise Unavailable(f"there is no file {path}")
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
     try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
-        application, version = db.execute("PRAGMA application_id").fetchone()[0], _version(db)
-        if application != APPLICATION_ID:
-            db.close()
-            raise IpclabError(f"{path} is no recording of ipclab states")
-        if version > VERSION:
-            db.close()
-            raise IpclabError(f"{path} is from a newer ipclab", hint="upgrade ipclab")
+        _check_ours(db, path)
         names = [name for (name,) in db.execute("SELECT name FROM wchans ORDER BY id")]
         found = db.execute("SELECT value FROM meta WHERE key = 'head'").fetchone()
         head = msgspec.json.decode(found[0], type=Recording) if found else _headless(db)
-    except sqlite3.Error as err:
-        raise _told(err, path, "read") from err
+    except BaseException as err:
+        db.close()
+        if isinstance(err, sqlite3.Error):
+            raise _told(err, path, "read") from err
+        raise
     return head, _rows(db, names)
 
 
-def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
+def _check_ours(db: sqlite3.Connection, path: Path) -> None:
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise IpclabError(f"{path} is no recording of ipclab states")
+    if version > VERSION:
+        raise IpclabError(f"{path} is from a newer ipclab", hint="upgrade ipclab")
 
 
 def _rows(db: sqlite3.Connection, names: Sequence[str]) -> Iterator[Interval]:

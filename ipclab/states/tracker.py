@@ -38,6 +38,8 @@ SourceChoice = Literal["auto", "poll", "switch", "trace"]
 MEMORY_BYTES = 32 << 20
 #: How often the intervals are taken out of the core.
 DRAIN_S = 0.05
+#: In every which round the facts of all threads are taken too, so that those of the dead do not pile up.
+FACTS_EVERY = 40
 #: Above this a rate is flat out: no timer of the kernel is finer, and a look takes longer.
 FASTEST_HZ = 100_000.0
 #: Descriptors left to everything else in this process.
@@ -246,8 +248,7 @@ class Tracker:
 
     def intervals(self, since_ns: int = 0) -> Iterator[Interval]:
         """The closed intervals that end after `since_ns`, ordered by their start; while it runs, those until now."""
-        if self._core is not None:
-            self._drain()
+        self._drain(facts=False)
         with self._lock:
             store, chunks, names = self._store, list(self._chunks), list(self._names)
         if store is not None:
@@ -259,7 +260,7 @@ class Tracker:
         if self._core is None:
             now_ns = self._final.end_ns if self._final else time.monotonic_ns()
             return _by_thread(self.intervals(now_ns - int(seconds * 1e9)))
-        self._drain()
+        self._drain(facts=False)
         since_ns = time.monotonic_ns() - int(seconds * 1e9)
         with self._lock:
             chunks = self._recent_chunks(since_ns)
@@ -275,8 +276,10 @@ class Tracker:
     # --- the pump ---
 
     def _pump(self) -> None:
+        rounds = 0
         while not self._stopping.wait(DRAIN_S):
-            self._drain()
+            self._drain(facts=rounds % FACTS_EVERY == 0)  # of all threads: dear, where there are thousands
+            rounds += 1
             self._reap()
             if self._is_over():
                 self._ended.set()
@@ -300,14 +303,15 @@ class Tracker:
                 core.tell_exit(command.pid, status)
                 core.round()
 
-    def _drain(self) -> None:
+    def _drain(self, *, facts: bool = True) -> None:
         core = self._core
         if core is None:
             return
         with self._lock:
             data = core.spans()
             self._names += core.names(len(self._names))
-            self._facts.update({facts.serial: facts for facts in heads.unpack(core.facts())})
+            if facts:
+                self._facts.update({one.serial: one for one in heads.unpack(core.facts())})
             if data:
                 self._take(data)
 
