@@ -66,8 +66,9 @@ def serve(door: socket.socket, notes: Connection) -> None:
     say(f"accept4(2) returned a connection from port {peer[1]}")
     waiting = select.poll()
     waiting.register(conn, select.POLLRDHUP)
-    waiting.poll(5000)
-    say("poll(2) says POLLRDHUP: the client sends no more, so all it sent is here. I read")
+    event = dict(waiting.poll(5000)).get(conn.fileno())
+    all_here = "POLLRDHUP: the client sends no more, so all it sent is here"
+    say(f"poll(2) says {all_here if event == select.POLLRDHUP else event}. I read")
     sizes = []
     while data := conn.recv(65536):
         sizes.append(len(data))
@@ -132,7 +133,7 @@ def survive(address: Address, notes: Connection) -> None:
     conn.sendall(b"request")
     try:
         seen.append(len(conn.recv(100)))
-        say("recv(2) returned 0: end-of-file")
+        say(f"recv(2) returned {seen[0]}{': end-of-file' if seen == [0] else ''}")
         seen.append(conn.send(b"anybody there?"))
         hung_up = select.poll()
         hung_up.register(conn, 0)  # POLLHUP needs no asking
