@@ -21,7 +21,7 @@ _VENDORS = ("QEMU", "KVM", "VMware", "VirtualBox", "innotek", "Xen", "Microsoft"
 
 
 def gather(root: Path = ROOT) -> Environment:
-    """Everything that is known before the first sample; takes a few ms. `throttled_ns` is 0 or None: see `closed`."""
+    """Everything that is known before the first sample; takes a few ms. `throttled_ns` is still 0, or None."""
     name, latency_us = _deepest_idle(root)
     status = _status(root)
     return Environment(
