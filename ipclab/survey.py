@@ -22,6 +22,7 @@ from ipclab.records import (
     Probe,
     Standing,
 )
+from ipclab.states import sources
 
 
 def mechanisms(names: Iterable[str] = (), *, limits: bool = False, pages: bool = False) -> tuple[MechanismStatus, ...]:
@@ -51,6 +52,7 @@ def demo_statuses(found: Iterable[Demo], known: Mapping[str, Probe] | None = Non
 def doctor() -> DoctorReport:
     """Everything about this machine that decides what ipclab can do here. Changes nothing."""
     known = mechanisms()
+    tracked = sources.statuses()
     try:
         shown = demo_statuses(catalogue.find_all(), {status.mechanism.name: status.probe for status in known})
         without_demos = ""
@@ -67,8 +69,10 @@ def doctor() -> DoctorReport:
             _instrument(
                 "bench", [_standing(status.probe) for status in known if _measurable(status.mechanism.name)], ""
             ),
+            _instrument("states", [status.standing for status in tracked], ""),
             _instrument("demos", [status.standing for status in shown], without_demos),
         ),
+        sources=tracked,
         mechanisms=known,
         demos=shown,
     )

@@ -111,7 +111,7 @@ static void tell_birth(struct tracker *tracker, const struct told *told)
 	thread = followed_find(&tracker->all, told->tid);
 	if (thread)
 		is_led_by(thread, told->source);
-	else if (rc == -ESRCH)
+	else if (rc == -ESRCH && !followed_recently(&tracker->all, told->tid, told->at_ns))
 		remember(tracker, told);
 }
 

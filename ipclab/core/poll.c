@@ -15,7 +15,7 @@
 #define RECHECK_SHARE 200                /* ... as often as 1/200 of the time at 4 us each allows */
 #define STAT_NS 4000
 
-/* New threads of such a process are told of. */
+/* New threads and children of such a process are told of. */
 static int led_by_events(const struct process *process)
 {
 	return process->threads && process->threads->leader >= SOURCE_SWITCH;
@@ -102,7 +102,7 @@ static void look_for_children(struct tracker *tracker)
 	for (size_t i = 0; i < tracker->all.count; i++) {
 		struct process *process = tracker->all.process[i];
 
-		if (!process->ran || process->kernel)
+		if (!process->ran || process->kernel || led_by_events(process))
 			continue;
 		process->ran = 0;
 		for (struct thread *thread = process->threads; thread; thread = thread->next)

@@ -9,6 +9,7 @@ import msgspec
 from ipclab.records.demos import DemoStatus, Standing
 from ipclab.records.mechanisms import Limit, MechanismStatus
 from ipclab.records.processes import Leftover
+from ipclab.records.states import SourceStatus
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,5 +61,7 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="record"
     #: Of dead owners, still there: `ipclab clean` removes them.
     leftovers: tuple[Leftover, ...]
     instruments: tuple[Instrument, ...]
+    #: The sources of the states tracker, best first.
+    sources: tuple[SourceStatus, ...] = ()
     mechanisms: tuple[MechanismStatus, ...]
     demos: tuple[DemoStatus, ...]

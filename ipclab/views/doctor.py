@@ -29,6 +29,10 @@ def doctor_table(report: DoctorReport, medium: Medium) -> str:
     for instrument in report.instruments:
         text = f"{instrument.working} of {instrument.total} work here" if instrument.total else ""
         lines += _standing(instrument.name, instrument.standing, text, why(instrument.reason, ""), medium)
+    lines += ["", medium.paint("sources of states, best first", "head")]
+    for source in report.sources:
+        below = [f"remedy: {source.remedy}"] if source.remedy else []
+        lines += _standing(source.source, source.standing, source.reason, below, medium)
     lines += ["", medium.paint("mechanisms that do not work whole", "head")]
     weak = [status for status in report.mechanisms if word_of(status.probe) != "works"]
     for status in weak:
