@@ -77,6 +77,24 @@ def is_child_subreaper() -> bool: ...
 def set_ptracer_any() -> bool:
     """Let any process of this user trace this one where Yama asks for it; False where there is no Yama."""
 
+# --- process states Python has no call for (see core/zoo.h) ---
+def sleep_in_d(fd: int, timeout_ns: int) -> None:
+    """Sleep uninterruptibly (D) until `fd` is readable or the time is over: the parent of a vfork waits for its child.
+    Reads nothing. Only a deadly signal ends it earlier: a caught one waits. For processes of one thread."""
+
+def trace_stop(pid: int) -> None:
+    """Trace a process and stop it (t). It dies with this thread. OSError EPERM: not allowed, ESRCH: it has ended."""
+
+def trace_end(pid: int) -> None:
+    """Let it go on, untraced. Only for the thread that has stopped it."""
+
+def reap_watched(pid: int, delay_ns: int = 0) -> tuple[int, int, bytes]:
+    """Wait for a child until it has ended, while a thread reads /proc/PID/stat without pause.
+
+    (status as os.waitstatus_to_exitcode takes it, how often it was read, its line in state X; empty: not met). X lasts
+    some microseconds and is missed as often as it is seen: try again with another child and another delay (0 to 2500),
+    the time between a look and the wait."""
+
 # --- stamped messages: what a bench and the tests send (see core/message.h) ---
 def message_fill(buffer: Buffer) -> None:
     """Make the payload; once per buffer."""
