@@ -23,7 +23,14 @@
 
 /* --- D --- */
 
-/* The vfork's child: only system calls, for the libc does not know of this fork. */
+/* The end of a child that the libc does not know of. */
+static _Noreturn void end_child(long code)
+{
+	for (;;)
+		syscall(SYS_exit_group, code);
+}
+
+/* The vfork's child: system calls alone. */
 static _Noreturn void wait_for_word(pid_t parent, int fd, int64_t deadline_ns)
 {
 	struct pollfd word = {.fd = fd, .events = POLLIN};
@@ -32,11 +39,11 @@ static _Noreturn void wait_for_word(pid_t parent, int fd, int64_t deadline_ns)
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	prctl(PR_SET_NAME, "vfork-child", 0, 0, 0);
 	if (syscall(SYS_getppid) != parent)
-		_exit(1); /* it died before the death signal was set */
+		end_child(1); /* it died before the death signal was set */
 	while ((left_ns = deadline_ns - monotonic_ns()) > 0)
 		if (poll(&word, 1, left_ns > NS_PER_S ? 1000 : (int)(left_ns / 1000000) + 1) > 0)
 			break;
-	_exit(0);
+	end_child(0);
 }
 
 int zoo_sleep_in_d(int fd, int64_t deadline_ns)

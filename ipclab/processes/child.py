@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ipclab import _core
 from ipclab.errors import IpclabError, Unavailable, from_os_error
-from ipclab.processes import logs
+from ipclab.processes import logs, procfs
 from ipclab.processes.interrupts import floor
 
 #: What the wrapper tells the launcher travels under this logger's name and is not shown.
@@ -81,8 +81,7 @@ def _be_born(plan: Plan) -> None:
     _redirect(plan.output_fd)
     handler = logs.RoleHandler(logs.RecordPipe(plan.record_fd, plan.role))
     logs.install(handler)
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="utf-8") as comm:
-        comm.write(plan.role[:15])
+    procfs.set_name(plan.role)
     gc.freeze()  # what the launcher made is not ours to look at again, and stays shared with it
 
 

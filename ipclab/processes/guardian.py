@@ -78,8 +78,7 @@ def _let_go(keep: set[int]) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in {0, 1, 2} - keep - {null}:
         os.dup2(null, fd)
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:
-        comm.write("ipclab-guardian")
+    procfs.set_name("ipclab-guardian")
     os.chdir("/")
 
 

@@ -195,13 +195,15 @@ class ZooEntry(msgspec.Struct, frozen=True, kw_only=True):
     hits: int
     #: Of X: how many processes had to die until it was seen.
     tries: int = 1
+    #: Of R: share of the time of the reads in which it had a CPU; the rest of it, it waited for one. None: not told.
+    ran_share: float | None = None
     #: Who can end the state, and how.
     ended_by: str
     #: Why it is not here; "".
     reason: str = ""
 
 
-class Zoo(msgspec.Struct, frozen=True, kw_only=True):
+class Zoo(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="zoo"):
     """All of the zoo."""
 
     entries: tuple[ZooEntry, ...]
