@@ -17,6 +17,7 @@ COMMANDS = {
     "list": ("ipclab.cli.list_", "list_command"),
     "doctor": ("ipclab.cli.doctor", "doctor_command"),
     "demo": ("ipclab.cli.demo", "demo_command"),
+    "states": ("ipclab.cli.states", "states_command"),
     "zoo": ("ipclab.cli.zoo", "zoo_command"),
     "clean": ("ipclab.cli.clean", "clean_command"),
     "bench": ("ipclab.cli.bench", "bench_command"),

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,10 +25,12 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 def output_options(command: _Command) -> _Command:
     """Give a command the options `as_json` and `file`."""
     as_json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON instead of text.")
-    file = click.option(
-        "-o", "--output", "file", metavar="FILE", callback=check_file, help="Also write the record, as JSON, to FILE."
-    )
-    return as_json(file(command))
+    return as_json(file_option("Also write the record, as JSON, to FILE.")(command))
+
+
+def file_option(text: str) -> Callable[[_Command], _Command]:
+    """The option `file` alone, with its help."""
+    return click.option("-o", "--output", "file", metavar="FILE", callback=check_file, help=text)
 
 
 def show(record: msgspec.Struct, draw: Callable[[Medium], str], *, as_json: bool, file: Path | None) -> None:
@@ -56,6 +58,18 @@ def printing(stream: str) -> Iterator[None]:
         raise from_os_error(err, stream, syscall="write") from err
 
 
+def say_pieces(pieces: Iterable[bytes]) -> None:
+    """The same of bytes that come piece by piece."""
+    sys.stdout.flush()
+    try:
+        sys.stdout.buffer.writelines(pieces)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as err:
+        raise from_os_error(err, "standard output", syscall="write") from err
+
+
 def medium() -> Medium:
     """What standard output can show."""
     from ipclab.views.medium import medium_of
@@ -70,18 +84,22 @@ def encode(record: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
-def save(data: bytes, path: Path) -> None:
-    """Write a file whole or not at all: a reader sees the old one or the new one. A device or FIFO is written to."""
+def save(data: bytes | Iterable[bytes], path: Path) -> None:
+    """Write a file whole or not at all: a reader sees the old one or the new one. A device or FIFO is written to.
+
+    What comes in pieces is written as it comes.
+    """
+    pieces = [data] if isinstance(data, bytes) else data
     target = Path(os.path.realpath(path))  # a link stays one
     if target.exists() and not target.is_file():
         with _naming(path), open(target, "wb") as file:
-            file.write(data)
+            file.writelines(pieces)
         return
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
     with _naming(path):
         try:
             with open(fresh, "xb") as file:
-                file.write(data)
+                file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())
                 if target.exists():
