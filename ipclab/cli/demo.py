@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=demo_names)
 @click.option("--list", "as_list", is_flag=True, help="Only list the demos, and whether they run here.")
 @click.option("--source", is_flag=True, help="Only print the source of the named demos.")
+@click.option("--states", "with_states", is_flag=True, help="End with the timeline of the states of its processes.")
 @output_options
-def demo_command(names: tuple[str, ...], as_list: bool, source: bool, as_json: bool, file: Path | None) -> int:
+def demo_command(
+    names: tuple[str, ...], as_list: bool, source: bool, with_states: bool, as_json: bool, file: Path | None
+) -> int:
     """Run the demos NAME..., or all of them one after the other in under two minutes.
 
     Exit code 0 when every one passed; 1 when one failed, or when one that was asked for by name cannot run here. With
@@ -45,7 +49,7 @@ def demo_command(names: tuple[str, ...], as_list: bool, source: bool, as_json: b
     if as_list:
         _list(found, as_json, file)
         return 0
-    return _run(found, named=bool(names), as_json=as_json, file=file)
+    return _run(found, named=bool(names), with_states=with_states, as_json=as_json, file=file)
 
 
 def _list(found: tuple[Demo, ...], as_json: bool, file: Path | None) -> None:
@@ -57,7 +61,7 @@ def _list(found: tuple[Demo, ...], as_json: bool, file: Path | None) -> None:
     show(shown, lambda medium: demo_tree(shown, medium), as_json=as_json, file=file)
 
 
-def _run(found: tuple[Demo, ...], *, named: bool, as_json: bool, file: Path | None) -> int:
+def _run(found: tuple[Demo, ...], *, named: bool, with_states: bool, as_json: bool, file: Path | None) -> int:
     from ipclab import survey
     from ipclab.demos import running
     from ipclab.records import DemoReport
@@ -74,9 +78,23 @@ def _run(found: tuple[Demo, ...], *, named: bool, as_json: bool, file: Path | No
     for status in survey.demo_statuses(found):
         if len(found) > 1:
             write(runs.title(status.demo, len(done) + 1, len(found), medium()).encode(errors="backslashreplace"))
-        done.append(running.run(status.demo, write) if status.standing != "not here" else running.skip(status, write))
+        if status.standing == "not here":
+            done.append(running.skip(status, write))
+        else:
+            done.append(_watched(status.demo, write) if with_states else running.run(status.demo, write))
         write(runs.remains(done[-1], medium()).encode(errors="backslashreplace"))
     report = DemoReport(runs=tuple(done))
     show(report, lambda place: runs.runs_table(report, place) if len(done) > 1 else "", as_json=as_json, file=file)
     good = {"passed"} if named else {"passed", "not here"}
     return 0 if {run.status for run in done} <= good else 1
+
+
+def _watched(demo: Demo, write: Callable[[bytes], object]) -> DemoRun:
+    """The same under the tracker, with the timeline at its end."""
+    from ipclab import recording
+    from ipclab.views.states import states_report
+
+    with recording.of_demo(demo, write) as (run, head, intervals):
+        text = states_report(head, intervals, medium(), hidden=recording.HIDDEN)
+    write(f"\n{text}".encode(errors="backslashreplace"))
+    return run

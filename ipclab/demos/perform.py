@@ -14,6 +14,8 @@ import signal
 import sys
 from pathlib import Path
 
+from ipclab.processes import procfs
+
 INTERRUPTED = 130
 
 
@@ -21,6 +23,7 @@ def main() -> int:
     """Run the demo whose path is the first argument; its exit code, or its SystemExit."""
     path = sys.argv[1]
     sys.argv[:] = [path]
+    procfs.set_name(Path(path).stem.replace("_", "-"))  # so that a list of processes has the demo's name, not Python's
     if not os.environ.get("PYTHONSAFEPATH"):
         sys.path.insert(0, str(Path(path).parent))
     try:

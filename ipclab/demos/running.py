@@ -51,8 +51,14 @@ _VERDICT_BYTES = 2000
 Status = Literal["passed", "failed", "not here", "deadline"]
 
 
-def run(demo: Demo, write: Callable[[bytes], object], *, deadline_s: float = DEADLINE_S) -> DemoRun:
-    """Run one demo to its end and report; `write` gets its output, as it comes.
+def run(
+    demo: Demo,
+    write: Callable[[bytes], object],
+    *,
+    deadline_s: float = DEADLINE_S,
+    on_start: Callable[[int], object] | None = None,
+) -> DemoRun:
+    """Run one demo to its end and report; `write` gets its output, as it comes, `on_start` its pid, once it is there.
 
     Blocks until it has ended, `deadline_s` at most (time spent inside `write` does not count). On KeyboardInterrupt,
     and on whatever `write` raises, the demo is stopped, everything of it is removed, and the exception goes on.
@@ -61,7 +67,7 @@ def run(demo: Demo, write: Callable[[bytes], object], *, deadline_s: float = DEA
     earlier = {(leftover.kind, leftover.name) for leftover in registry.clean()}
     try:
         with _subreaper():
-            ended = _watch(demo, write, deadline_s)
+            ended = _watch(demo, write, deadline_s, on_start)
             orphans = _end_orphans(others)
     except BaseException:
         with _undisturbed():
@@ -87,10 +93,14 @@ def _left_since(earlier: set[tuple[str, str]]) -> tuple[Leftover, ...]:
     return tuple(one for one in found if one.kind != "journal" and (one.kind, one.name) not in earlier)
 
 
-def _watch(demo: Demo, write: Callable[[bytes], object], deadline_s: float) -> DemoRun:
+def _watch(
+    demo: Demo, write: Callable[[bytes], object], deadline_s: float, on_start: Callable[[int], object] | None
+) -> DemoRun:
     """The demo from its start to its end, however it comes."""
     started_ns = time.monotonic_ns()
     with _spawn(demo) as process:
+        if on_start is not None:
+            on_start(process.pid)
         output = _Output(process, write)
         try:
             in_time = output.pump(deadline_s)

@@ -232,8 +232,9 @@ def children(pid: int) -> list[int]:
 
 
 def set_name(name: str) -> None:
-    """Give the calling process another name (comm, 15 bytes); where that is not allowed it keeps the one it has."""
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="utf-8") as comm:
+    """Give the calling thread another name (comm, 15 bytes; the main thread's is the process's); where that is not
+    allowed it keeps the one it has."""
+    with contextlib.suppress(OSError), open("/proc/thread-self/comm", "w", encoding="utf-8") as comm:
         comm.write(name[:15])
 
 

@@ -16,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from ipclab.processes import procfs
+
 #: Bytes of one read; the kernel's pipe holds as many.
 _READ_BYTES = 65536
 #: Reads of one pipe in one turn: more than a pipe holds that nobody has enlarged, and so few that one talkative role
@@ -105,6 +107,7 @@ class Pump:
             self._wake = -1
 
     def _run(self) -> None:
+        procfs.set_name("ipclab-pump")
         while not self._stopping:
             self._turn(self._tick())
 

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from ipclab.records.processes import Leftover
+from ipclab.records.states import Recording
 
 Standing = Literal["runs", "reduced", "not here"]
 DemoFamily = Literal["processes", "data transfer", "shared memory", "signals", "synchronisation", "comparison"]
@@ -60,6 +61,8 @@ class DemoRun(msgspec.Struct, frozen=True, kw_only=True):
     orphans: int = 0
     #: Named objects that were left and are now removed; not empty is a fault of the demo, unless it was killed.
     leftovers: tuple[Leftover, ...] = ()
+    #: What states its processes were in, with --states.
+    recording: Recording | None = None
 
 
 class DemoReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="demo-runs"):

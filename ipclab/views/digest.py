@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from ipclab.records import Interval, Recording, Tracked
+from ipclab.records import Interval, Tracked
 
 #: What a cell says: the state's letter, of R "R" running, "r" runnable, "?" one of the two.
 Mark = str
@@ -33,14 +33,8 @@ class Digest:
         for interval in intervals:
             self._take(interval)
 
-    @classmethod
-    def of(cls, head: Recording, intervals: Iterable[Interval], columns: int) -> Digest:
-        """The picture of a whole recording."""
-        start_ns = min([head.start_ns, *(one.first_ns for one in head.threads)])
-        return cls(head.threads, intervals, start_ns, head.end_ns, columns)
-
     def row(self, thread: int) -> list[Mark]:
-        """The cells of a thread: of each the state that took most of its time, but X and Z wherever they were; "": not there."""
+        """The cells of a thread: the state that took most of the time, but X and Z wherever they were; "": not there"""
         cells = self._cells[thread]
         return [_chief(cells[column]) if column in cells else "" for column in range(self.columns)]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from ipclab.records import Interval, Recording, Tracked
+from ipclab.records import Tracked
 from ipclab.views.digest import Digest, Mark, label
 from ipclab.views.medium import Medium
 from ipclab.views.units import span
@@ -35,14 +35,9 @@ _COLOURS = {
 }  # fmt: skip
 
 
-def gantt(head: Recording, intervals: Iterable[Interval], medium: Medium, *, hidden: Sequence[str] = ()) -> str:
-    """The picture with its axis and its legend; threads of a name that begins with one of `hidden` are left out."""
-    return picture(Digest.of(head, intervals, medium.columns - label_width(head.threads) - 1), medium, hidden=hidden)
-
-
-def picture(digest: Digest, medium: Medium, *, hidden: Sequence[str] = ()) -> str:
-    """The same of what has been digested."""
-    shown, left_out = _chosen(digest.threads, hidden)
+def picture(digest: Digest, medium: Medium) -> str:
+    """The picture with its axis and its legend."""
+    shown, left_out = longest_lives(digest.threads)
     width = label_width(digest.threads)
     rows = {index: digest.row(index) for index in shown}
     lines = [" " * width + " " + line for line in _axis(digest)]
@@ -85,11 +80,10 @@ def label_width(threads: Sequence[Tracked]) -> int:
     return min(_LABEL_COLUMNS, max([8, *(len(label(thread)) for thread in threads)]))
 
 
-def _chosen(threads: Sequence[Tracked], hidden: Sequence[str]) -> tuple[list[int], int]:
+def longest_lives(threads: Sequence[Tracked]) -> tuple[list[int], int]:
     """Which threads have a row, in the order in which they were first seen; how many have none."""
-    wanted = [i for i, one in enumerate(threads) if not any(one.name.startswith(name) for name in hidden)]
-    longest = sorted(wanted, key=lambda i: threads[i].last_ns - threads[i].first_ns, reverse=True)[:MOST_ROWS]
-    return sorted(longest, key=lambda i: (threads[i].first_ns, threads[i].tid)), len(wanted) - len(longest)
+    longest = sorted(range(len(threads)), key=lambda i: threads[i].first_ns - threads[i].last_ns)[:MOST_ROWS]
+    return sorted(longest, key=lambda i: (threads[i].first_ns, threads[i].tid)), len(threads) - len(longest)
 
 
 def _axis(digest: Digest) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from ipclab.records import Completeness, Interval, Recording, Tracked
 from ipclab.views.digest import Digest, label
-from ipclab.views.gantt import MOST_ROWS, label_width, picture, shorten
+from ipclab.views.gantt import label_width, longest_lives, picture, shorten
 from ipclab.views.medium import Medium, wrap
 from ipclab.views.units import span
 
@@ -27,17 +27,17 @@ _COLUMNS = {
 }
 
 
-def states_report(head: Recording, intervals: Iterable[Interval], medium: Medium) -> str:
-    """Everything: the picture, the table, completeness."""
-    digest = Digest.of(head, intervals, medium.columns - label_width(head.threads) - 1)
+def states_report(head: Recording, intervals: Iterable[Interval], medium: Medium, *, hidden: Sequence[str] = ()) -> str:
+    """Everything: the picture, the table, completeness. Threads whose name begins with one of `hidden` have no row."""
+    threads = [one for one in head.threads if not one.name.startswith(tuple(hidden))]
+    digest = Digest(threads, intervals, head.start_ns, head.end_ns, medium.columns - label_width(threads) - 1)
     return "\n".join([picture(digest, medium), summary(digest, medium), completeness_text(head, medium)])
 
 
 def summary(digest: Digest, medium: Medium) -> str:
     """One line per thread: its life, the share of each state, its switches, its end; below it what it waited for."""
     threads = digest.threads
-    longest = sorted(range(len(threads)), key=lambda i: threads[i].first_ns - threads[i].last_ns)[:MOST_ROWS]
-    shown = sorted(longest, key=lambda i: (threads[i].first_ns, threads[i].tid))
+    shown, left_out = longest_lives(threads)
     keys = [key for key in _COLUMNS if any(threads[i].time_ns.get(key) for i in shown)]
     heads = ["process", "life", *[_COLUMNS[key] for key in keys], "switches", "end"]
     rows = [_row(threads[i], keys) for i in shown]
@@ -46,8 +46,8 @@ def summary(digest: Digest, medium: Medium) -> str:
     for index, row in zip(shown, rows, strict=True):
         lines.append(_aligned(row, widths))
         lines += _below(digest, index, medium)
-    if len(threads) > len(shown):
-        lines.append(f"... and {len(threads) - len(shown)} more, with shorter lives")
+    if left_out:
+        lines.append(f"... and {left_out} more, with shorter lives")
     return "\n".join([*lines, ""])
 
 
@@ -109,7 +109,6 @@ def _signal_name(number: int) -> str:
 
 def _below(digest: Digest, index: int, medium: Medium) -> list[str]:
     """What it slept in."""
-    thread = digest.threads[index]
     places = []
     for call, function, ns in digest.waits(index)[:3]:
         where = f"{call or '-'} ({function})" if function else call
