@@ -15,6 +15,7 @@ DEMOS = Path(__file__).resolve().parents[2] / "demos"
 
 #: Every demo with a change that makes something in it untrue: what it claims is then not what it observes.
 SABOTAGE = {
+    "blocked-io": "demo.is_pending = lambda process: False",
     "boundaries": "demo.write_all = lambda channels: [c.write(b''.join(demo.WRITES)) for c in channels]",
     "execution-units": "demo.change = lambda box, kind: box.update(fd=0)",  # changes no variable, opens no file
     "execution-units-cost": "demo.switch_threads = lambda: None",
@@ -44,9 +45,11 @@ SABOTAGE = {
     "eventfd": "demo.adder = lambda fd, values: demo.os.eventfd_write(fd, 1)",
     "file-lock": "demo.KINDS['OFD'] = demo.KINDS['record']",  # which a close() drops
     "fd-passing": "demo.FIRST = 3; demo.os.lseek = lambda *_: 0",
+    "process-states": "demo.PATIENCE_S = 1; demo._core.trace_stop = lambda pid: None",
     "process-vm": "demo.own = lambda notes: (notes.send(8), demo.signal.pause())",
     "signalfd": "demo.send = lambda pid: [demo._core.sigqueue(pid, demo.RT, value) for value in (1, 2)]",
     "pidfd-signal": "demo.readable = lambda pidfd, timeout_ms=0: False",
+    "zombie": "demo.resident_kib = lambda pid: 1",
     "condvar": "demo.Condition.notify_all = demo.Condition.notify",
     "barrier": "demo.SHORT_NS = 0; demo.too_few = lambda page, timeout_ns: 0",
     "futex": "demo.wait_while_zero = lambda page, notes: notes.send(0)",
