@@ -25,11 +25,12 @@ from ipclab.records.bench import (
     SideCost,
     TracedCalls,
 )
-from ipclab.records.demos import Demo, DemoFamily, DemoList, DemoReport, DemoRun, DemoStatus, Standing
+from ipclab.records.demos import Demo, DemoFamily, DemoList, DemoReport, DemoRun, DemoStatus
 from ipclab.records.history import CoursePoint, History, StoredRun
 from ipclab.records.machine import DoctorReport, Fact, Instrument, Package
 from ipclab.records.mechanisms import Family, Lifetime, Limit, Mechanism, MechanismList, MechanismStatus, Probe
 from ipclab.records.processes import CleanReport, Ending, Leftover
+from ipclab.records.standing import Standing
 from ipclab.records.states import (
     STATES_SCHEMA_VERSION,
     Completeness,

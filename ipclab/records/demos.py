@@ -7,9 +7,9 @@ from typing import Literal
 import msgspec
 
 from ipclab.records.processes import Leftover
+from ipclab.records.standing import Standing
 from ipclab.records.states import Recording
 
-Standing = Literal["runs", "reduced", "not here"]
 DemoFamily = Literal["processes", "data transfer", "shared memory", "signals", "synchronisation", "comparison"]
 
 

@@ -6,9 +6,10 @@ from typing import Literal
 
 import msgspec
 
-from ipclab.records.demos import DemoStatus, Standing
+from ipclab.records.demos import DemoStatus
 from ipclab.records.mechanisms import Limit, MechanismStatus
 from ipclab.records.processes import Leftover
+from ipclab.records.standing import Standing
 from ipclab.records.states import SourceStatus
 
 

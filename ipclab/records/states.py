@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from ipclab.records.demos import Standing
+from ipclab.records.standing import Standing
 
 STATES_SCHEMA_VERSION = 1
 

@@ -7,6 +7,7 @@ the tracker is killed, it runs on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -54,7 +55,8 @@ class Command:
 
     def release(self) -> None:
         """Let it run. Blocks until the program is loaded; raises UsageError when the kernel cannot execute it."""
-        os.write(self._release_fd, b"!")
+        with contextlib.suppress(BrokenPipeError):  # a signal has ended it while it was held
+            os.write(self._release_fd, b"!")
         os.close(self._release_fd)
         self._release_fd = -1
         told = os.read(self._failed_fd, 4)  # end of file: execve has closed it

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Literal, Self
 
 from ipclab import _core
@@ -221,21 +221,42 @@ class Tracker:
 
         With a command Ctrl-C and SIGTERM are the command's: it gets them, and the record goes on to its end.
         """
-        if self._core is None and self._final is None:
-            self.start()
-        until = None if duration_s is None else time.monotonic() + duration_s
-        while not self._ended.is_set():
-            try:
-                self._ended.wait(None if until is None else max(0.0, until - time.monotonic()))
-                if until is not None and time.monotonic() >= until:
-                    break
-            except KeyboardInterrupt as stop:
-                if self._command is None:
-                    break
-                self._command.pass_on(getattr(stop, "signo", signal.SIGINT))
-        self.stop()
+        with self._passing_on():
+            if self._core is None and self._final is None:
+                self.start()
+            with contextlib.suppress(KeyboardInterrupt):  # the way to end a record of pids
+                self._ended.wait(duration_s)
+            self.stop()
         assert self._final is not None
         return self._final
+
+    @contextlib.contextmanager
+    def _passing_on(self) -> Iterator[None]:
+        """Signals that would end us are the command's, from before it is there until the record is closed.
+
+        By handlers that pass them on, not by exceptions: one that came between the command's start and the wait would
+        end us and leave the command without the signal. Only the main thread may see to that, and it is the one that
+        signals interrupt.
+        """
+        if not self._argv or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def pass_on(signo: int, frame: FrameType | None) -> None:
+            before = former[signal.Signals(signo)]
+            if self._command is not None:
+                self._command.pass_on(signo)
+            elif callable(before):
+                before(signo, frame)  # there is no command yet: it is for us
+
+        former = {one: signal.getsignal(one) for one in PASSED_ON if signal.getsignal(one) != signal.SIG_IGN}
+        for signo in former:
+            signal.signal(signo, pass_on)
+        try:
+            yield
+        finally:
+            for signo, handler in former.items():
+                signal.signal(signo, handler)
 
     # --- what it has seen ---
 

@@ -11,6 +11,8 @@ from ipclab.views.gantt import label_width, longest_lives, picture, shorten
 from ipclab.views.medium import Medium, wrap
 from ipclab.views.units import span
 
+#: Why a source tells nothing that the user did not want: no news.
+_UNWANTED = "not asked for"
 #: Columns of the table: key of `Tracked.time_ns` -> heading. A column that is empty in every row is left out.
 _COLUMNS = {
     "running": "running",
@@ -59,7 +61,7 @@ def completeness_text(head: Recording, medium: Medium) -> str:
     cost = "" if head.own_cpu_share is None else f", {head.own_cpu_share:.1%} of a CPU"
     lines += wrap(f"{', '.join(used) or 'none'}{rate}{cost}", medium, "source: ", "  ")
     for standing in head.sources:
-        if standing.reason:
+        if standing.reason and standing.reason != _UNWANTED:
             lines += wrap(standing.reason, medium, f"not {standing.source}: ", "  ")
     lines += _unreadable(head.threads, medium)
     if head.completeness.disagreement:
