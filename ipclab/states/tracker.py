@@ -298,7 +298,7 @@ class Tracker:
 
     def _pump(self) -> None:
         rounds = 0
-        while not self._stopping.wait(DRAIN_S):
+        while not self._rest():
             self._drain(facts=rounds % FACTS_EVERY == 0)  # of all threads: dear, where there are thousands
             rounds += 1
             self._reap()
@@ -306,6 +306,13 @@ class Tracker:
                 self._ended.set()
             if self._on_progress is not None:
                 self._on_progress(self)
+
+    def _rest(self) -> bool:
+        """Until the next round is due, or the command has ended: we leave no zombie. True: no more rounds."""
+        if self._command is None or self._command.status is not None:
+            return self._stopping.wait(DRAIN_S)
+        _readable(self._command.pidfd, DRAIN_S)
+        return self._stopping.is_set()
 
     def _is_over(self) -> bool:
         if self._command is not None:
@@ -438,12 +445,12 @@ def _held_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
-def _readable(fd: int) -> bool:
+def _readable(fd: int, timeout_s: float = 0.0) -> bool:
     import select
 
     poller = select.poll()  # select.select() refuses descriptors above 1023
     poller.register(fd, select.POLLIN)
-    return bool(poller.poll(0))
+    return bool(poller.poll(timeout_s * 1e3))
 
 
 def _by_thread(intervals: Iterator[Interval]) -> dict[int, list[Interval]]:

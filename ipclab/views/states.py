@@ -81,10 +81,14 @@ def completeness_line(told: Completeness) -> str:
     if told.assumed_ns:
         parts.append(f"{span(told.assumed_ns)} asleep too shortly to be looked at, taken for S")
     if told.unseen_processes:
-        parts.append(f"{told.unseen_processes} processes lived and died unseen")
+        parts.append(f"{_count(told.unseen_processes, 'process', 'processes')} lived and died unseen")
     if told.uncounted_threads:
-        parts.append(f"{told.uncounted_threads} threads ended before their counter could be read")
+        parts.append(f"{_count(told.uncounted_threads, 'thread', 'threads')} ended before a counter could be read")
     return ", ".join(parts)
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _row(thread: Tracked, keys: Sequence[str]) -> list[str]:
