@@ -163,7 +163,8 @@ void ask_names(struct tracker *tracker, struct thread *thread)
 	const char *at = text;
 	int64_t from_ns = monotonic_ns();
 	ssize_t length = thread_read(&tracker->all, thread, FILE_WCHAN, wchan);
-	ssize_t got = thread_read(&tracker->all, thread, FILE_SYSCALL, text);
+	/* A kernel thread is in no system call; its file says 0, which is read(2). */
+	ssize_t got = thread->process->kernel ? 0 : thread_read(&tracker->all, thread, FILE_SYSCALL, text);
 	int64_t call = got > 0 ? parse_number(&at, text + got) : -1;
 
 	thread->named_start_ns = thread->line.open.start_ns;

@@ -16,6 +16,8 @@ from ipclab.records import Glance, StateName
 FOREIGN = "another user's process: needs CAP_SYS_PTRACE"
 YAMA = "only an ancestor may: kernel.yama.ptrace_scope; as root: --cap-add SYS_PTRACE"
 NOT_BUILT = "this kernel does not have the file"
+#: Of the flags in /proc/PID/stat.
+PF_KTHREAD = 0x00200000
 HIDDEN = "the kernel does not tell: no right to trace it"
 
 
@@ -33,7 +35,9 @@ def read(pid: int) -> Glance:
     state = cast(StateName, "X" if fields[0] == "x" else fields[0])
     run_ns, wait_ns = _schedstat(pid)
     status = procfs.status(pid)
-    wchan, syscall = _wchan(pid, unreadable), _syscall(pid, unreadable)
+    wchan = _wchan(pid, unreadable)
+    # A kernel thread is in no system call; its file says 0, which is read(2).
+    syscall = None if int(fields[6]) & PF_KTHREAD else _syscall(pid, unreadable)
     if state in "SD" and wchan is None and "syscall" in unreadable:
         unreadable["wchan"] = HIDDEN if unreadable["syscall"] == NOT_BUILT else unreadable["syscall"]
     return Glance(

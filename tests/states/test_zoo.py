@@ -73,6 +73,7 @@ def test_an_idle_kernel_thread_is_only_watched() -> None:
         return
     assert entry.hits >= 0.99 * READS
     assert procfs.state(entry.seen.pid) == "I"
+    assert entry.seen.syscall is None, "a kernel thread is in no system call"
 
 
 def test_all_of_them_at_once() -> None:
