@@ -109,6 +109,8 @@ def states_command(
             undo.pop_all()
     with contextlib.closing(tracker):
         _give_out(head, tracker, form, file)
+    if form == "sqlite" and tracker.spill_fault:
+        raise IpclabError(tracker.spill_fault)
     if head.completeness.disagreement:
         raise IpclabError(head.completeness.disagreement, hint="what was recorded is not to be believed")
     return head.exit_code or 0

@@ -11,9 +11,11 @@ Completeness, in numbers
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from ipclab.records import Completeness, Tracked
@@ -116,10 +118,16 @@ def _disagreement(facts: Facts) -> str:
     return f"thread {facts.tid}: {facts.counted} switches counted by the kernel, {told} told by events"
 
 
+def _is_refusal(number: int, name: str) -> bool:
+    """Whether an errno says no for good: a thread that was just dying has no file, and that is no news."""
+    missing = number == errno.ENOENT and Path("/proc/self", name).exists()
+    return number not in (0, errno.ESRCH) and not missing
+
+
 def _unreadable(refused: int) -> dict[str, str]:
     wchan, syscall = refused >> 16, refused & 0xFFFF
-    found = {"wchan": why_refused(wchan)} if wchan else {}
-    if syscall:
+    found = {"wchan": why_refused(wchan)} if _is_refusal(wchan, "wchan") else {}
+    if _is_refusal(syscall, "syscall"):
         found["syscall"] = why_refused(syscall)
         # Without the right to trace, wchan reads as 0 and not as an error.
         found.setdefault("wchan", found["syscall"])

@@ -90,7 +90,8 @@ class Tracker:
         self._count = 0
         self._assumed_ns = 0
         self._store: Store | None = None
-        self._store_fault = ""
+        #: Why intervals could no longer be stored; "".
+        self.spill_fault = ""
         self._names: list[str] = []
         self._facts: dict[int, heads.Facts] = {}
         self._notes: list[str] = []
@@ -188,7 +189,7 @@ class Tracker:
         self._drain()
         self._reap()
         self._final = self._recording()
-        if self._store is not None and not self._store_fault:
+        if self._store is not None and not self.spill_fault:
             self._guarded(lambda store: store.finish(self._final, self._names))  # type: ignore[arg-type]
         self._undo(keep_store=True)
 
@@ -362,12 +363,12 @@ class Tracker:
     def _guarded(self, work: Callable[[Store], object]) -> None:
         """Work on the store; when it fails the record goes on without it, and says so."""
         assert self._store is not None
-        if self._store_fault:
+        if self.spill_fault:
             return
         try:
             work(self._store)
         except IpclabError as err:
-            self._store_fault = str(err)
+            self.spill_fault = str(err)
             self._notes.append(f"{err}: intervals after {time.monotonic_ns()} ns are missing, the totals are whole")
 
     def _recent_chunks(self, since_ns: int) -> list[bytes]:

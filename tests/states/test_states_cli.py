@@ -274,6 +274,21 @@ def test_a_full_disk_is_told_after_the_table() -> None:
     assert "complete: " in done.stdout
 
 
+@pytest.mark.parametrize("form", ["sqlite", "csv"])
+def test_a_disk_that_fills_up_is_told_and_the_totals_are_whole(form: str) -> None:
+    small = Surroundings(name="small", shm_bytes=64 << 10)
+    if why := small.obstacle():
+        pytest.skip(why)
+    script = "for i in $(seq 100); do sleep 0.001; done"
+    asked = ["--rate", "max", "--format", form, "-o", "/dev/shm/record"]
+    done = small.run(*IPCLAB, *POLL, *asked, "--", "sh", "-c", script)
+    if form == "csv":
+        assert done.left == (), "a file that could not be written whole is not left in part"
+    assert done.returncode == 1, done.text
+    assert "complete: " in done.out
+    assert "full" in done.err or "No space left" in done.err
+
+
 def test_a_foreign_process_has_its_states_and_the_reason_for_the_rest() -> None:
     nobody = Surroundings(name="nobody", nobody=True)
     if why := nobody.obstacle():
