@@ -127,8 +127,6 @@ def _check(
         )
     if duration_s is not None and not 0 < duration_s < float("inf"):
         raise UsageError(f"--duration {duration_s:g} is no time", hint="seconds, more than 0")
-    if form == "html":
-        raise UsageError("--format html is not there yet", hint="chrome opens in ui.perfetto.dev")
     if form == "sqlite" and file is None:
         raise UsageError("--format sqlite needs a file", hint="name one with -o FILE")
 
@@ -149,13 +147,14 @@ def _frames(draw: Draw | None) -> Callable[[Tracker], object] | None:
 
 def _give_out(head: Recording, tracker: Tracker, form: str, file: Path | None) -> None:
     """Print what was asked for, or write it to the file and print the table."""
-    from ipclab.views import states, states_export
+    from ipclab.views import states, states_export, states_html
 
     writers = {
         "table": states_export.states_json,
         "json": states_export.states_json,
         "csv": states_export.states_csv,
         "chrome": states_export.states_chrome,
+        "html": states_html.states_html,
     }
     if file is None and form != "table":
         say_pieces(writers[form](head, tracker.intervals()))

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from ipclab.views.live import live_frame
 from ipclab.views.medium import Medium, plain
 from ipclab.views.states import completeness_line, states_report
 from ipclab.views.states_export import states_chrome, states_csv, states_json
+from ipclab.views.states_html import states_html
 
 ASCII = Medium()
 COLOUR = Medium(colour=True)
@@ -166,6 +168,38 @@ def test_the_chrome_trace_is_what_its_format_asks_for() -> None:
     assert len(colours) == 9
     named = {event["pid"]: event["args"]["name"] for event in found["traceEvents"] if event["name"] == "process_name"}
     assert named == {10: "writer", 20: "child\x1b[2J"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order, and counts what would be fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.counts: Counter[str] = Counter()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] += 1
+        self.open += [] if tag in ("meta", "line") else [tag]
+        assert not {"src", "href"} & {name for name, _value in attrs}, "nothing is fetched from anywhere"
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_needs_nothing() -> None:
+    evil = tracked(30, "<script>", 0, 10, gone=True)
+    text = b"".join(states_html(recording(threads=(*recording().threads, evil)), INTERVALS)).decode()
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.counts["script"] == 0
+    assert page.counts["rect"] == 5 + 1 + 6
+    assert "87.5% of the switches" in text
+    assert "running or runnable" in text
 
 
 def test_a_live_frame_is_one_line_per_process() -> None:
