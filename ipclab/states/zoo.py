@@ -72,6 +72,8 @@ def hold(state: str, *, deadline_s: float = 60.0) -> Iterator[Held]:
     if recipe.enter is None:
         yield _held(recipe, _idle_kernel_thread())
         return
+    if recipe.state == "X" and len(os.sched_getaffinity(0)) == 1:
+        raise Unavailable("X cannot be met on one CPU", hint="while a parent waits there, nobody else can look")
     with Launcher(deadline_s=deadline_s, sink=_unheard) as launcher:
         yield _settle(launcher, recipe)
 
@@ -191,9 +193,11 @@ def _line(reader: int, role: Process) -> list[str]:
     while not text.endswith(b"\n"):
         if poller.poll(20):
             text += os.read(reader, 1)
-        elif not role.alive() or time.monotonic() > until:
+        elif not role.alive():
             role.wait(1.0)
             _fail(role, "said nothing")
+        elif time.monotonic() > until:
+            raise TimedOut(f"{role.role}[{role.pid}] did not get there within {SETTLE_S:g} s")
     return text.decode("utf-8").rstrip("\n").split(" ", 2)
 
 
@@ -209,8 +213,10 @@ def _wait_settled(pid: int, state: StateName, role: Process) -> None:
     looks = 0
     while looks < 3:
         looks = looks + 1 if procfs.state(pid) == state else 0
-        if not looks and (not role.alive() or time.monotonic() > until):
+        if not looks and not role.alive():
             _fail(role, f"is not in state {state}, but in {procfs.state(pid)}")
+        if time.monotonic() > until:
+            raise TimedOut(f"{role.role}[{role.pid}]: {pid} is not in state {state}, but in {procfs.state(pid)}")
         time.sleep(0.0005)
 
 

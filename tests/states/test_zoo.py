@@ -230,10 +230,18 @@ def test_bad_requests_are_one_line(arguments: list[str], words: str) -> None:
     assert done.stdout == ""
 
 
-def test_all_of_it_as_nobody() -> None:
-    nobody = Surroundings(name="nobody", nobody=True)
-    if why := nobody.obstacle():
+@pytest.mark.parametrize(
+    "place",
+    [
+        Surroundings(name="nobody", nobody=True),
+        Surroundings(name="one CPU", one_cpu=True),
+        Surroundings(name="container", own_pids=True, without=("sys_ptrace",), cpu_quota=0.5),
+    ],
+    ids=lambda place: place.name,
+)
+def test_all_of_it_elsewhere(place: Surroundings) -> None:
+    if why := place.obstacle():
         pytest.skip(why)
-    done = nobody.run(sys.executable, str(ZOO_TARGETS), "--reads", "200", "--runs", "3")
+    done = place.run(sys.executable, str(ZOO_TARGETS), "--reads", "200", "--runs", "3")
     assert done.returncode == 0, done.text
     assert done.left == ()
