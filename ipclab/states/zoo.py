@@ -23,6 +23,7 @@ import select
 import time
 from collections.abc import Iterator
 from difflib import get_close_matches
+from typing import Any
 
 import msgspec
 
@@ -70,7 +71,7 @@ def hold(state: str, *, deadline_s: float = 60.0) -> Iterator[Held]:
     """
     recipe = _recipe(state)
     if recipe.enter is None:
-        yield _held(recipe, _idle_kernel_thread())
+        yield Held(pid=_idle_kernel_thread(), **_told(recipe))
         return
     if recipe.state == "X" and len(os.sched_getaffinity(0)) == 1:
         raise Unavailable("X cannot be met on one CPU", hint="while a parent waits there, nobody else can look")
@@ -90,8 +91,8 @@ def visiting(title: str, *, reads: int = 1000, deadline_s: float = 60.0) -> Iter
     with contextlib.ExitStack() as held:
         try:
             entry = watch(held.enter_context(hold(title, deadline_s=deadline_s)), reads=reads)
-        except (Unavailable, TimedOut) as err:
-            entry = _missing(_recipe(title), str(err))
+        except Unavailable as err:
+            entry = ZooEntry(seen=None, reads=0, hits=0, reason=str(err), **_told(_recipe(title)))
         yield entry
 
 
@@ -106,32 +107,12 @@ def watch(held: Held, *, reads: int = 1000) -> ZooEntry:
     else:
         hits, ran_share = _read_back(held, reads)
         seen = read(held.pid)
-    return ZooEntry(
-        title=held.title,
-        state=held.state,
-        meaning=held.meaning,
-        recipe=held.recipe,
-        ended_by=held.ended_by,
-        seen=seen,
-        reads=reads,
-        hits=hits,
-        tries=held.tries,
-        ran_share=ran_share,
-    )
+    return ZooEntry(seen=seen, reads=reads, hits=hits, tries=held.tries, ran_share=ran_share, **_told(held))
 
 
-def _missing(recipe: Recipe, reason: str) -> ZooEntry:
-    return ZooEntry(
-        title=recipe.title,
-        state=recipe.state,
-        meaning=recipe.meaning,
-        recipe=recipe.recipe,
-        ended_by=recipe.ended_by,
-        seen=None,
-        reads=0,
-        hits=0,
-        reason=reason,
-    )
+def _told(of: Recipe | Held) -> dict[str, Any]:
+    """What a recipe says of its state."""
+    return {name: getattr(of, name) for name in ("title", "state", "meaning", "recipe", "ended_by")}
 
 
 def _recipe(state: str) -> Recipe:
@@ -140,19 +121,6 @@ def _recipe(state: str) -> Recipe:
         near = get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
         raise UsageError(f"the zoo has no state {state!r}", hint=f"it has {', '.join(RECIPES)}; did you mean {near!r}?")
     return RECIPES[name]
-
-
-def _held(recipe: Recipe, pid: int, tries: int = 1, stat_line: str = "") -> Held:
-    return Held(
-        pid=pid,
-        title=recipe.title,
-        state=recipe.state,
-        meaning=recipe.meaning,
-        recipe=recipe.recipe,
-        ended_by=recipe.ended_by,
-        tries=tries,
-        stat_line=stat_line,
-    )
 
 
 def _unheard(_line: str) -> None:
@@ -165,23 +133,21 @@ def _unheard(_line: str) -> None:
 def _settle(launcher: Launcher, recipe: Recipe) -> Held:
     assert recipe.enter is not None
     reader, writer = os.pipe()
-    hog = None
     with contextlib.ExitStack() as ends:
         ends.callback(os.close, reader)
         ends.callback(os.close, writer)
+        launcher.release()
+        role = launcher.spawn(f"zoo-{recipe.title}", recipe.enter, writer)
+        line = _line(reader, role)
         if recipe.title == "R runnable":
             hog = launcher.spawn("zoo-hog", spin, writer)
-        role = launcher.spawn(f"zoo-{recipe.title}", recipe.enter, writer)
-        launcher.release()
-        lines = [_line(reader, role) for _role in (hog, role) if _role is not None]
-    line = next(line for line in lines if hog is None or line[0] != str(hog.pid))
+            _line(reader, hog)
+            _starve(role.pid, hog.pid)
     pid = int(line[0])
-    if hog is not None:
-        _starve(pid, hog.pid)
     if recipe.state == "X":
-        return _held(recipe, pid, int(line[1]), line[2])
+        return Held(pid=pid, tries=int(line[1]), stat_line=line[2], **_told(recipe))
     _wait_settled(pid, recipe.state, role)
-    return _held(recipe, pid)
+    return Held(pid=pid, **_told(recipe))
 
 
 def _line(reader: int, role: Process) -> list[str]:
