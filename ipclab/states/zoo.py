@@ -160,7 +160,6 @@ def _line(reader: int, role: Process) -> list[str]:
         if poller.poll(20):
             text += os.read(reader, 1)
         elif not role.alive():
-            role.wait(1.0)
             _fail(role, "said nothing")
         elif time.monotonic() > until:
             raise TimedOut(f"{role.role}[{role.pid}] did not get there within {SETTLE_S:g} s")
@@ -168,6 +167,8 @@ def _line(reader: int, role: Process) -> list[str]:
 
 
 def _fail(role: Process, otherwise: str) -> None:
+    """It has ended, and told why."""
+    role.wait(SETTLE_S)  # until what it told has been taken
     if role.unavailable:
         raise Unavailable(role.error)
     raise IpclabError(f"{role.role}[{role.pid}] {role.error or otherwise}")
