@@ -294,7 +294,8 @@ def claim() -> None:
             f"claim  run {busy_s * 1000:g} ms, sleep {idle_s * 1000:g} ms, {rate} Hz: poll says "
             f"{said.switches_seen} of {said.switches_counted} = {100 * (said.share or 0):.1f} %, has {right} of the "
             f"{len(ends)} trace saw = {100 * right / max(1, len(ends)):.1f} %; on a CPU {shares[0]:.1f} % "
-            f"(trace {shares[1]:.1f} %)"
+            f"(trace {shares[1]:.1f} %, which has {truth.completeness.switches_seen} of "
+            f"{truth.completeness.switches_counted} switches, lost {truth.completeness.events_lost})"
         )
 
 

@@ -11,6 +11,8 @@
 
 /* How long after /proc has lost a thread its FREE may still come: a grace period is tens of milliseconds at most. */
 #define LAST_WORDS_NS INT64_C(500000000)
+/* Less than this an edge may be moved by rule 3 without a word. */
+#define LATE_NS 100000
 
 static void cut(struct tracker *tracker, struct thread *thread, const struct told *told, char state, int on_cpu)
 {
@@ -23,6 +25,10 @@ static void cut(struct tracker *tracker, struct thread *thread, const struct tol
 		.flags = state ? 0 : SPAN_ASSUMED,
 	};
 
+	if (thread->line.open.start_ns - told->at_ns > LATE_NS) {
+		tracker->numbers.late_events++;
+		timeline_uncover(&thread->line, thread->line.open.start_ns - told->at_ns);
+	}
 	timeline_cut(&thread->line, &tracker->spans, &edge);
 }
 

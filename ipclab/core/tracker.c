@@ -22,6 +22,8 @@
 
 /* A storm of forks elsewhere must not keep us awake: births are heard of at most this often. */
 #define HEAR_AGAIN_NS 200000
+/* What a ring holds is whole up to the moment it is read, but for what is just being written: so much is waited for it. */
+#define HOLD_NS 2000000
 #define LAST_WORDS_NS INT64_C(100000000)
 
 int tracker_open(struct tracker **opened, int64_t period_ns, int follow, int fds_most)
@@ -134,7 +136,7 @@ void tracker_tell_exit(struct tracker *tracker, pid_t pid, int status)
 
 static void round_of_all(struct tracker *tracker)
 {
-	int64_t now_ns = monotonic_ns();
+	int64_t now_ns = monotonic_ns() - (tracker->switcher || tracker->tracer ? HOLD_NS : 0);
 
 	apply_events(tracker, now_ns);
 	tracker->applied_ns = now_ns;

@@ -415,6 +415,8 @@ def _remarks(numbers: dict[str, int]) -> Iterator[str]:
             f"{numbers['reopened']} reads had to open their file: too few descriptors to keep one for each thread; "
             "raise RLIMIT_NOFILE (ulimit -Hn)"
         )
+    if numbers["late_events"]:
+        yield f"{numbers['late_events']} events came too late to be drawn in full: their time counts as uncovered"
     if numbers["spans_lost"]:
         yield f"{numbers['spans_lost']} intervals were lost: Python did not fetch them in time"
 
