@@ -13,8 +13,10 @@ import resource
 import shutil
 import signal
 import struct
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from ipclab import _core
 from ipclab.errors import UsageError, from_os_error
@@ -93,6 +95,35 @@ class Command:
             if fd >= 0:
                 os.close(fd)
         self._failed_fd = self.pidfd = -1
+
+
+@contextlib.contextmanager
+def passing_on(command: Callable[[], Command | None]) -> Iterator[None]:
+    """Inside, the signals that would end us are the command's, from its start until the record of it is closed.
+
+    By handlers that pass them on, not by exceptions: one that came between the command's start and the wait for its end
+    would end us, and leave the command without the signal. Only the main thread may see to that, and it is the one that
+    signals interrupt; in another thread nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def pass_on(signo: int, frame: FrameType | None) -> None:
+        before, there = former[signal.Signals(signo)], command()
+        if there is not None:
+            there.pass_on(signo)
+        elif callable(before):
+            before(signo, frame)  # there is no command yet: it is for us
+
+    former = {one: signal.getsignal(one) for one in PASSED_ON if signal.getsignal(one) != signal.SIG_IGN}
+    for signo in former:
+        signal.signal(signo, pass_on)
+    try:
+        yield
+    finally:
+        for signo, handler in former.items():
+            signal.signal(signo, handler)
 
 
 def _found(argv: tuple[str, ...]) -> str:

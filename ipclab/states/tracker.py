@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Literal, Self
 
 from ipclab import _core
@@ -28,7 +28,7 @@ from ipclab.errors import IpclabError, UsageError, from_os_error
 from ipclab.processes import procfs
 from ipclab.records import Interval, Recording
 from ipclab.states import heads
-from ipclab.states.command import PASSED_ON, Command
+from ipclab.states.command import PASSED_ON, Command, passing_on
 from ipclab.states.sources import Layers
 from ipclab.states.spans import ASSUMED, Span, in_order, interval_of, unpack
 from ipclab.states.store import Store
@@ -222,7 +222,7 @@ class Tracker:
 
         With a command Ctrl-C and SIGTERM are the command's: it gets them, and the record goes on to its end.
         """
-        with self._passing_on():
+        with passing_on(lambda: self._command) if self._argv else contextlib.nullcontext():
             if self._core is None and self._final is None:
                 self.start()
             with contextlib.suppress(KeyboardInterrupt):  # the way to end a record of pids
@@ -230,34 +230,6 @@ class Tracker:
             self.stop()
         assert self._final is not None
         return self._final
-
-    @contextlib.contextmanager
-    def _passing_on(self) -> Iterator[None]:
-        """Signals that would end us are the command's, from before it is there until the record is closed.
-
-        By handlers that pass them on, not by exceptions: one that came between the command's start and the wait would
-        end us and leave the command without the signal. Only the main thread may see to that, and it is the one that
-        signals interrupt.
-        """
-        if not self._argv or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def pass_on(signo: int, frame: FrameType | None) -> None:
-            before = former[signal.Signals(signo)]
-            if self._command is not None:
-                self._command.pass_on(signo)
-            elif callable(before):
-                before(signo, frame)  # there is no command yet: it is for us
-
-        former = {one: signal.getsignal(one) for one in PASSED_ON if signal.getsignal(one) != signal.SIG_IGN}
-        for signo in former:
-            signal.signal(signo, pass_on)
-        try:
-            yield
-        finally:
-            for signo, handler in former.items():
-                signal.signal(signo, handler)
 
     # --- what it has seen ---
 
