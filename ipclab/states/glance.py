@@ -14,7 +14,7 @@ from ipclab.records import Glance, StateName
 
 #: Reading needs the right that proc(5) calls PTRACE_MODE_READ or PTRACE_MODE_ATTACH.
 FOREIGN = "another user's process: needs CAP_SYS_PTRACE"
-YAMA = "only an ancestor may: kernel.yama.ptrace_scope; as root: --cap-add SYS_PTRACE"
+NO_RIGHT = "ptrace(2) forbids it (it has capabilities that we lack, or Yama wants an ancestor): needs CAP_SYS_PTRACE"
 NOT_BUILT = "this kernel does not have the file"
 #: Of the flags in /proc/PID/stat.
 PF_KTHREAD = 0x00200000
@@ -64,7 +64,7 @@ def why_refused(number: int) -> str:
     if number == errno.EACCES:
         return FOREIGN
     if number == errno.EPERM:
-        return YAMA
+        return NO_RIGHT
     return NOT_BUILT if number == errno.ENOENT else os.strerror(number)
 
 
