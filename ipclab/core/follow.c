@@ -13,12 +13,20 @@
 /* Before the first look: what happens between the two is told, and known to be of before the record. */
 static void attach(struct tracker *tracker, struct thread *thread)
 {
-	int rc = 0;
+	int rc = 0, rings = 0;
 
-	if (tracker->tracer)
+	if (tracker->tracer) {
 		thread->leader = SOURCE_TRACE; /* its id stands in set_event_pid already */
-	else if (tracker->switcher && (rc = switcher_add(tracker->switcher, thread->tid)) == 0)
-		thread->leader = SOURCE_SWITCH;
+	} else if (tracker->switcher) {
+		switcher_ring_bytes(tracker->switcher, &rings);
+		/* One descriptor per CPU: half of all there are, the others are for looks, which every thread needs. */
+		rc = tracker->all.fds_events + rings > tracker->all.fds_most / 2 ? -EMFILE
+										  : switcher_add(tracker->switcher, thread->tid);
+		if (rc == 0) {
+			thread->leader = SOURCE_SWITCH;
+			tracker->all.fds_events += rings;
+		}
+	}
 	if (rc < 0 && rc != -ESRCH && !tracker->numbers.unattached++)
 		tracker->numbers.attach_error = -rc;
 }

@@ -52,7 +52,7 @@ static void close_files(struct followed *all, struct thread *thread)
 /* The two of every look have the last word on descriptors, the others leave a quarter of them free. */
 static int may_keep(const struct followed *all, int file)
 {
-	return all->fds_open < (file <= FILE_SCHEDSTAT ? all->fds_most : all->fds_most / 4 * 3);
+	return all->fds_open + all->fds_events < (file <= FILE_SCHEDSTAT ? all->fds_most : all->fds_most / 4 * 3);
 }
 
 static void keep_file(struct followed *all, struct thread *thread, int file)
@@ -66,7 +66,7 @@ static void keep_file(struct followed *all, struct thread *thread, int file)
 		thread->fds[file] = fd;
 		all->fds_open++;
 	} else if (fd == -EMFILE || fd == -ENFILE) {
-		all->fds_most = all->fds_open; /* it is fewer than we were told */
+		all->fds_most = all->fds_open + all->fds_events; /* it is fewer than we were told */
 	} else if (fd == -EACCES || fd == -EPERM) {
 		thread->fds[file] = REFUSED;
 		thread->refused[file] = (int16_t)-fd;
@@ -83,7 +83,7 @@ static ssize_t read_anew(struct followed *all, struct thread *thread, int file, 
 	got = read(fd, text, PROC_TEXT - 1);
 	got = got < 0 ? -errno : got;
 	close(fd);
-	all->reopened++;
+	all->reopened += file <= FILE_SCHEDSTAT;
 	return got;
 }
 

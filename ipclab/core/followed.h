@@ -130,8 +130,9 @@ struct followed {
 	struct { pid_t tid; int64_t last_ns; } recent[RECENT]; /* the last that went: an event may come late */
 	size_t recent_next;
 	int fds_open;
+	int fds_events;           /* of those that may be kept, taken by `switch` */
 	int fds_most;             /* that may be kept */
-	uint64_t reopened;        /* reads without a kept descriptor */
+	uint64_t reopened;        /* looks without a kept descriptor */
 	char **names;             /* wchan: index -> name; 0 is none */
 	size_t names_count;
 };
