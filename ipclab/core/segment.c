@@ -75,16 +75,16 @@ static int64_t memory_room(void)
 
 #define ASK_FROM_BYTES ((size_t)1 << 20) /* below, the question (about 50 us) costs more than the answer is worth */
 
-static int allocate(int fd, size_t size)
+static int allocate(int fd, size_t offset, size_t size)
 {
 	int rc;
 
-	if (size > (size_t)INT64_MAX)
+	if (size > (size_t)INT64_MAX || offset > (size_t)INT64_MAX - size)
 		return -EFBIG;
 	if (size >= ASK_FROM_BYTES && (int64_t)size > memory_room())
 		return -ENOSPC;
 	do {
-		rc = fallocate(fd, 0, 0, (off_t)size) < 0 ? -errno : 0;
+		rc = fallocate(fd, 0, (off_t)offset, (off_t)size) < 0 ? -errno : 0;
 	} while (rc == -EINTR);
 	return rc;
 }
@@ -145,7 +145,7 @@ int segment_create(struct segment *segment, const char *name, uint32_t kind, siz
 	if (rc < 0)
 		return rc;
 	segment->fd = rc;
-	rc = allocate(segment->fd, segment->total_bytes);
+	rc = allocate(segment->fd, 0, segment->total_bytes);
 	if (!rc)
 		rc = map(segment, header_bytes, mirror);
 	if (!rc)
@@ -156,6 +156,41 @@ int segment_create(struct segment *segment, const char *name, uint32_t kind, siz
 			shm_unlink(name);
 	}
 	return rc;
+}
+
+int segment_reserve(struct segment *segment, uint32_t kind, size_t header_bytes, size_t total_bytes,
+		    size_t first_bytes)
+{
+	int rc;
+
+	*segment = (struct segment){.fd = -1};
+	if (header_bytes < sizeof(struct segment_header) || total_bytes > SIZE_MAX / 4 || first_bytes < header_bytes ||
+	    first_bytes > total_bytes)
+		return -EINVAL;
+	segment->total_bytes = round_to_pages(total_bytes);
+	rc = open_memfd();
+	if (rc < 0)
+		return rc;
+	segment->fd = rc;
+	rc = ftruncate(segment->fd, (off_t)segment->total_bytes) < 0 ? -errno : 0;
+	if (!rc)
+		rc = allocate(segment->fd, 0, round_to_pages(first_bytes));
+	if (!rc)
+		rc = map(segment, round_to_pages(header_bytes), 0);
+	if (!rc)
+		rc = fill_in(segment, NULL, kind, round_to_pages(header_bytes));
+	if (rc)
+		segment_close(segment);
+	return rc;
+}
+
+int segment_commit(const struct segment *segment, size_t offset, size_t bytes)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), from = offset / page * page;
+
+	if (offset > segment->total_bytes || bytes > segment->total_bytes - offset)
+		return -EINVAL;
+	return allocate(segment->fd, from, round_to_pages(offset + bytes) - from);
 }
 
 static int check(const struct segment_header *header, ssize_t got, uint32_t kind, off_t size)

@@ -21,7 +21,7 @@
 #define SEGMENT_MAGIC UINT64_C(0x0000424c4c435049) /* "IPCLLB" in memory */
 #define SEGMENT_VERSION UINT32_C(1)
 
-enum segment_kind { SEGMENT_PLAIN = 1, SEGMENT_RING = 2 };
+enum segment_kind { SEGMENT_PLAIN = 1, SEGMENT_RING = 2, SEGMENT_GMP = 3 };
 
 struct segment_header {
 	uint64_t magic;
@@ -48,6 +48,15 @@ struct segment {
  */
 int segment_create(struct segment *segment, const char *name, uint32_t kind, size_t header_bytes, size_t data_bytes,
 		   int mirror);
+/*
+ * Reserves: a memfd of total_bytes that is mapped whole and has memory only for its first first_bytes. The rest must be
+ * committed before it is touched; a mapping made before that sees it, so growing needs no word to the other processes.
+ * 0, or as segment_create.
+ */
+int segment_reserve(struct segment *segment, uint32_t kind, size_t header_bytes, size_t total_bytes,
+		    size_t first_bytes);
+/* Gives memory to a part of a reserved segment, rounded outward to pages. 0, -ENOSPC. May be called twice for a part. */
+int segment_commit(const struct segment *segment, size_t offset, size_t bytes);
 /*
  * Maps what another process created. The fd is duplicated (close-on-exec); the caller keeps its own.
  * -EBADMSG not a segment, -EPROTO another version, -EPROTOTYPE another kind, -ENODATA shorter than its header says.

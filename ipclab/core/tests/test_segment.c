@@ -212,6 +212,31 @@ static int a_killed_creator_leaves_only_a_name(void)
 	return 0;
 }
 
+/* A reserved segment has memory where it was committed, seen by a mapping that is older than the memory. */
+static int a_reserved_segment_grows_under_its_mappings(void)
+{
+	const size_t total = (size_t)1 << 30;
+	struct segment segment, other, none;
+	struct stat before, after;
+
+	CHECK_EQ(segment_reserve(&segment, SEGMENT_GMP, 4096, total, 8192), 0);
+	CHECK_EQ(segment_attach(&other, segment.fd, SEGMENT_GMP, 0), 0);
+	CHECK_EQ(fstat(segment.fd, &before), 0);
+	CHECK_EQ(before.st_size, total);
+	CHECK_EQ(before.st_blocks * 512, 8192);
+	CHECK_EQ(segment_commit(&segment, total - 100, 100), 0);
+	CHECK_EQ(segment_commit(&segment, total - 100, 100), 0);
+	CHECK_EQ(fstat(segment.fd, &after), 0);
+	CHECK_EQ(after.st_blocks * 512, 8192 + 4096);
+	((char *)segment.base)[total - 1] = 7;
+	CHECK_EQ(((char *)other.base)[total - 1], 7);
+	CHECK_EQ(segment_commit(&segment, total - 100, 101), -EINVAL);
+	CHECK_EQ(segment_reserve(&none, SEGMENT_GMP, 4096, 4096, 8192), -EINVAL);
+	segment_close(&other);
+	segment_close(&segment);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
@@ -223,6 +248,7 @@ int main(int argc, char **argv)
 		{"absurd_sizes_are_refused", absurd_sizes_are_refused},
 		{"a_full_shm_is_an_error_not_a_signal", a_full_shm_is_an_error_not_a_signal},
 		{"a_killed_creator_leaves_only_a_name", a_killed_creator_leaves_only_a_name},
+		{"a_reserved_segment_grows_under_its_mappings", a_reserved_segment_grows_under_its_mappings},
 		{NULL, NULL},
 	};
 
