@@ -1,0 +1,98 @@
+/*
+ * events.h: what each M did and when: fixed-size records in a ring of its own in the segment.
+ *
+ * One writer (the M), any number of readers. The oldest is overwritten; a reader that was too slow finds by eventhead
+ * how many it has lost. Times are in cputicks (a counter that costs 10 ns to read, where clock_gettime costs 30);
+ * readers turn them into ns by two pairs of readings.
+ */
+#ifndef IPCLAB_GMP_EVENTS_H
+#define IPCLAB_GMP_EVENTS_H
+
+#include "core/futex.h"
+#include "runtime2.h"
+
+enum event_kind {
+	EV_NONE,
+	EV_GO_CREATE,    /* g: the new one; arg: its parent's goid */
+	EV_GO_START,     /* arg: 1 if it inherited the time slice */
+	EV_GO_END,
+	EV_GO_SCHED,     /* gave way by itself */
+	EV_GO_PREEMPT,   /* was made to */
+	EV_GO_BLOCK,     /* arg: enum wait_reason */
+	EV_GO_UNBLOCK,   /* g: the one made runnable */
+	EV_SYSCALL,      /* enter; arg: 1 known to block */
+	EV_SYSEXIT,      /* arg: 0 with the old P, 1 another P, 2 none */
+	EV_SYSBLOCK,     /* sysmon took the P away; arg: that P */
+	EV_STEAL,        /* arg: from P << 32 | how many, with the one that runs */
+	EV_GLOBAL,       /* from the global queue; arg: 61 if it was its turn, else 0 */
+	EV_LOCAL,        /* from the own queue */
+	EV_SPIN,         /* arg: 1 begins, 0 ends */
+	EV_PARK,         /* M to sleep; arg: 1 on the idle list, 2 with its locked G, 3 as the poller */
+	EV_UNPARK,
+	EV_WAKEP,
+	EV_HANDOFF,      /* arg: P */
+	EV_RETAKE,       /* arg: P */
+	EV_ACQUIREP,     /* arg: P */
+	EV_RELEASEP,     /* arg: P */
+	EV_PSTATUS,      /* arg: P << 32 | old << 8 | new */
+	EV_STW_START,
+	EV_STW_END,
+	EV_NEWM,         /* arg: M id; allocm .. handed to the template */
+	EV_MSTART,
+	EV_MEXIT,
+	EV_LOCKEDM,      /* this M gives its P to the one g is locked to; arg: that M's id */
+	EV_COUNT
+};
+
+struct event { /* writer: the M whose ring it is in */
+	_Atomic uint64_t ticks;
+	_Atomic uint64_t what; /* kind | P << 16 (0xffff: none) | M id << 32 */
+	_Atomic uint64_t goid; /* 0: none */
+	_Atomic uint64_t arg;
+};
+
+static inline uint64_t cputicks(void)
+{
+#if defined(__x86_64__)
+	return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+	uint64_t ticks;
+
+	__asm__ volatile("mrs %0, cntvct_el0" : "=r"(ticks));
+	return ticks;
+#else
+	return (uint64_t)monotonic_ns();
+#endif
+}
+
+static inline void eventAt(struct gmp *rt, uint64_t ticks, enum event_kind kind, uint64_t goid, uint64_t arg)
+{
+	uint64_t head;
+	struct event *at;
+
+	if (!rt->events)
+		return;
+	head = load_relaxed(&rt->m->eventhead);
+	at = &rt->events[head & (rt->s->eventslots - 1)];
+	store_relaxed(&at->ticks, ticks);
+	store_relaxed(&at->what, (uint64_t)kind | (uint64_t)(uint16_t)(rt->p ? rt->p->id : 0xffff) << 16 |
+					 (uint64_t)rt->m->id << 32);
+	store_relaxed(&at->goid, goid);
+	store_relaxed(&at->arg, arg);
+	store_release(&rt->m->eventhead, head + 1);
+}
+
+static inline void event(struct gmp *rt, enum event_kind kind, uint64_t goid, uint64_t arg)
+{
+	if (rt->events)
+		eventAt(rt, cputicks(), kind, goid, arg);
+}
+
+/*
+ * Copies events of ring m from *from on, at most `most`; moves *from on; counts in *lost what was overwritten before it
+ * could be read. Returns how many. Any process that has the segment mapped may call it, while the M runs.
+ */
+uint32_t eventsRead(struct gmp *rt, uint32_t m, uint64_t *from, struct event *into, uint32_t most, uint64_t *lost);
+const char *eventName(enum event_kind kind);
+
+#endif

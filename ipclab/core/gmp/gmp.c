@@ -1,0 +1,327 @@
+/* gmp.c: the segment of the scheduler, and what its user calls. See gmp.h. */
+#define _GNU_SOURCE
+#include "gmp.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lock_futex.h"
+#include "proc.h"
+#include "runq.h"
+#include "template.h"
+
+#define PAGE 4096u
+#define WAIT_LOOK_NS INT64_C(50000000)
+
+static uint32_t otherwise(uint32_t value, uint32_t instead)
+{
+	return value ? value : instead;
+}
+
+static uint64_t place(uint64_t *end, uint64_t bytes)
+{
+	uint64_t at = (*end + PAGE - 1) / PAGE * PAGE;
+
+	*end = at + bytes;
+	return at;
+}
+
+/* Where everything lies; returns how much of it must have memory from the start. */
+static uint64_t layOut(struct schedt *s, const struct gmp_config *config, uint64_t *total)
+{
+	uint64_t end = sizeof *s, first;
+
+	s->maxprograms = otherwise(config->programs, 64);
+	s->maxsteps = otherwise(config->steps, 4096);
+	s->maxchans = otherwise(config->chans, 1024);
+	s->maxsemas = otherwise(config->semas, 1024);
+	s->maxwords = otherwise(config->words, 65536);
+	s->maxg = otherwise(config->maxg, 1u << 24);
+	s->maxsudog = s->maxg < 1u << 22 ? s->maxg : 1u << 22;
+	s->maxmcount = otherwise(config->maxm, 1024);
+	s->eventslots = config->eventslots;
+	s->mareabytes = s->maxprograms * sizeof(struct tally) + s->eventslots * sizeof(struct event);
+	s->mareabytes = (s->mareabytes + PAGE - 1) / PAGE * PAGE;
+	s->off_programs = place(&end, s->maxprograms * sizeof(struct program));
+	s->off_steps = place(&end, s->maxsteps * sizeof(struct step));
+	s->off_chans = place(&end, s->maxchans * sizeof(struct hchan));
+	s->off_semas = place(&end, s->maxsemas * sizeof(struct sema));
+	s->off_p = place(&end, GMP_MAXPROCS * sizeof(struct p));
+	s->off_m = place(&end, (s->maxmcount + 1) * sizeof(struct m));
+	s->off_words = place(&end, s->maxwords * sizeof(uint64_t));
+	s->off_marea = place(&end, s->mareabytes); /* the caller's; the Ms' are committed by allocm */
+	first = end;
+	end += (uint64_t)s->maxmcount * s->mareabytes;
+	s->off_g = place(&end, ((uint64_t)s->maxg + 1) * sizeof(struct g));
+	s->off_sudog = place(&end, ((uint64_t)s->maxsudog + 1) * sizeof(struct sudog));
+	*total = end;
+	return first;
+}
+
+static void find(struct gmp *rt)
+{
+	char *base = rt->segment.base;
+
+	rt->s = rt->segment.base;
+	rt->programs = (struct program *)(base + rt->s->off_programs);
+	rt->steps = (struct step *)(base + rt->s->off_steps);
+	rt->chans = (struct hchan *)(base + rt->s->off_chans);
+	rt->semas = (struct sema *)(base + rt->s->off_semas);
+	rt->allp = (struct p *)(base + rt->s->off_p);
+	rt->allm = (struct m *)(base + rt->s->off_m);
+	rt->words = (_Atomic uint64_t *)(base + rt->s->off_words);
+	rt->allgs = (struct g *)(base + rt->s->off_g);
+	rt->sudogs = (struct sudog *)(base + rt->s->off_sudog);
+	rt->tallies = talliesOf(rt, 0);
+}
+
+static void fillIn(struct gmp *rt, const struct gmp_config *config)
+{
+	struct schedt *s = rt->s;
+
+	s->recordbytes = (uint64_t)sizeof(struct g) << 32 | sizeof(struct m) << 16 | sizeof(struct p);
+	s->threads = config->threads;
+	s->model = config->model;
+	s->tracking = config->tracking;
+	s->randomize = config->randomize;
+	s->nopreempt = config->nopreempt || config->model == GMP_MANY_TO_1;
+	s->mainends = config->mainends;
+	s->seed = config->seed;
+	s->starttime = nanotime();
+	s->startticks = cputicks();
+	s->callerpid = getpid();
+	s->ncpu = (int32_t)gmp_cpus();
+	store_relaxed(&s->newprocs, otherwise(config->procs, (uint32_t)s->ncpu));
+	store_relaxed(&s->lastpoll, s->starttime);
+	for (uint32_t i = 0; i <= s->maxmcount; i++)
+		store_relaxed(&rt->allm[i].where, M_GONE);
+	for (uint32_t i = 0; i < GMP_MAXPROCS; i++)
+		rt->allp[i].id = i;
+}
+
+int gmp_create(struct gmp *rt, const struct gmp_config *config)
+{
+	struct schedt plan;
+	struct segment_header header;
+	uint64_t total, first;
+	int rc;
+
+	memset(rt, 0, sizeof *rt);
+	rt->segment.fd = -1;
+	if (config->procs > GMP_MAXPROCS || config->model > GMP_1_TO_1 || config->maxg > 1u << 28 ||
+	    (config->eventslots & (config->eventslots - 1)) || (!config->threads && !config->hooks.fork))
+		return -EINVAL;
+	memset(&plan, 0, sizeof plan);
+	first = layOut(&plan, config, &total);
+	rc = segment_reserve(&rt->segment, SEGMENT_GMP, sizeof plan, total, first);
+	if (rc)
+		return rc;
+	memcpy(&header, rt->segment.base, sizeof header);
+	memcpy(rt->segment.base, &plan, sizeof plan);
+	memcpy(rt->segment.base, &header, sizeof header);
+	find(rt);
+	rt->hooks = config->hooks;
+	rt->tid = (uint32_t)gettid();
+	rt->rng = config->seed ^ 0x9e3779b97f4a7c15u;
+	fillIn(rt, config);
+	return 0;
+}
+
+int gmp_attach(struct gmp *rt, int fd)
+{
+	uint64_t mine = (uint64_t)sizeof(struct g) << 32 | sizeof(struct m) << 16 | sizeof(struct p);
+	int rc;
+
+	memset(rt, 0, sizeof *rt);
+	rc = segment_attach(&rt->segment, fd, SEGMENT_GMP, 0);
+	if (rc)
+		return rc;
+	find(rt);
+	if (rt->s->recordbytes == mine)
+		return 0;
+	segment_close(&rt->segment);
+	return -EPROTO;
+}
+
+/* --- the work --- */
+
+int gmp_chan(struct gmp *rt, uint32_t capacity)
+{
+	struct schedt *s = rt->s;
+	struct hchan *c = &rt->chans[s->nchans];
+
+	if (s->nchans == s->maxchans || capacity > s->maxwords - s->nwords)
+		return -ENOSPC;
+	c->dataqsiz = capacity;
+	c->buf = s->nwords;
+	s->nwords += capacity;
+	return (int)s->nchans++;
+}
+
+int gmp_sema(struct gmp *rt, uint32_t value)
+{
+	struct schedt *s = rt->s;
+
+	if (s->nsemas == s->maxsemas)
+		return -ENOSPC;
+	store_relaxed(&rt->semas[s->nsemas].value, value);
+	return (int)s->nsemas++;
+}
+
+int gmp_program(struct gmp *rt, const struct step *steps, uint32_t n)
+{
+	struct schedt *s = rt->s;
+
+	if (s->nprograms == s->maxprograms || n > s->maxsteps - s->nsteps)
+		return -ENOSPC;
+	rt->programs[s->nprograms] = (struct program){.first = s->nsteps, .count = n};
+	memcpy(&rt->steps[s->nsteps], steps, n * sizeof *steps);
+	s->nsteps += n;
+	return (int)s->nprograms++;
+}
+
+static uint32_t firstWrong(struct gmp *rt)
+{
+	struct schedt *s = rt->s;
+
+	for (uint32_t i = 0; i < s->nprograms; i++) {
+		struct program *program = &rt->programs[i];
+		uint32_t step = scriptCheck(&rt->steps[program->first], program->count, s->nchans, s->nsemas, s->nprograms);
+
+		if (step)
+			return i << 16 | (step - 1);
+	}
+	return UINT32_MAX;
+}
+
+int gmp_start(struct gmp *rt, uint32_t program, uint32_t *wrong)
+{
+	struct schedt *s = rt->s;
+	uint32_t bad = firstWrong(rt), p;
+	int rc;
+
+	if (wrong)
+		*wrong = bad;
+	if (bad != UINT32_MAX || program >= s->nprograms || rt->template || rt->team)
+		return -EINVAL;
+	lock(rt, &s->lock);
+	if (!newproc(rt, program, 0, false)) {
+		unlock(rt, &s->lock);
+		return -ENOSPC;
+	}
+	/* The world has not begun: all Ps are made, and are idle but for the one the first M gets. */
+	(void)procresize(rt, (int32_t)load_relaxed(&s->newprocs));
+	store_relaxed(&s->newprocs, 0);
+	p = pidleget(rt);
+	unlock(rt, &s->lock);
+	newm(rt, MSTART_SYSMON, 0, -1);
+	newm(rt, MSTART_NONE, p, -1);
+	rc = templateStart(rt);
+	return rc;
+}
+
+/* --- waiting, changing, ending --- */
+
+int gmp_wait(struct gmp *rt, int64_t deadline_ns)
+{
+	struct schedt *s = rt->s;
+	int rc = 0;
+
+	for (;;) {
+		int64_t until = nanotime() + WAIT_LOOK_NS;
+		uint32_t fatal;
+
+		note_arm(&s->donenote);
+		fatal = load_seq_cst(&s->fatal);
+		if (fatal != FATAL_NONE && fatal != UINT32_MAX) {
+			note_disarm(&s->donenote);
+			return (int)fatal;
+		}
+		rc = templateLook(rt);
+		if (!rc && deadline_ns >= 0 && nanotime() >= deadline_ns)
+			rc = -ETIMEDOUT;
+		if (!rc && note_park(&s->donenote, deadline_ns >= 0 && deadline_ns < until ? deadline_ns : until) == -EINTR)
+			rc = -EINTR;
+		if (rc) {
+			note_disarm(&s->donenote);
+			return rc;
+		}
+	}
+}
+
+int gmp_set_procs(struct gmp *rt, uint32_t procs)
+{
+	if (procs < 1 || procs > GMP_MAXPROCS)
+		return -EINVAL;
+	stopTheWorld(rt);
+	if (load_seq_cst(&rt->s->fatal)) { /* it ended meanwhile */
+		unlock(rt, &rt->s->worldsema);
+		return 0;
+	}
+	store_relaxed(&rt->s->newprocs, procs);
+	startTheWorld(rt);
+	return 0;
+}
+
+int gmp_stop(struct gmp *rt)
+{
+	templateStop(rt);
+	return 0;
+}
+
+void gmp_destroy(struct gmp *rt)
+{
+	templateStop(rt);
+	segment_close(&rt->segment);
+}
+
+/* --- looking --- */
+
+/* Whole CPUs in the cgroup's quota, rounded up; 0: none is set. Version 2, as seen from inside the namespace. */
+static uint32_t quotaCpus(void)
+{
+	FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
+	long long quota = 0, period = 0;
+
+	if (!file)
+		return 0;
+	if (fscanf(file, "%lld %lld", &quota, &period) != 2 || period <= 0)
+		quota = 0;
+	fclose(file);
+	return quota > 0 ? (uint32_t)((quota + period - 1) / period) : 0;
+}
+
+uint32_t gmp_cpus(void)
+{
+	uint32_t cpus = 1, quota = quotaCpus();
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof set, &set) == 0)
+		cpus = (uint32_t)CPU_COUNT(&set);
+	else
+		cpus = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN); /* more CPUs than a cpu_set_t holds */
+	cpus = quota && quota < cpus ? quota : cpus;
+	return cpus > GMP_MAXPROCS ? GMP_MAXPROCS : cpus;
+}
+
+struct tally gmp_tally(struct gmp *rt, uint32_t program)
+{
+	struct tally sum = {0};
+	int64_t ms = load_acquire(&rt->s->mnext);
+
+	for (int64_t m = 0; m <= ms && m < (int64_t)rt->s->maxmcount; m++) {
+		struct tally *one = &talliesOf(rt, (uint32_t)m)[program];
+
+		sum.spawned += load_relaxed(&one->spawned);
+		sum.done += load_relaxed(&one->done);
+		sum.acc += load_relaxed(&one->acc);
+		sum.turnaround += load_relaxed(&one->turnaround);
+		sum.response += load_relaxed(&one->response);
+		sum.waiting += load_relaxed(&one->waiting);
+		if (load_relaxed(&one->lastend) > sum.lastend)
+			sum.lastend = load_relaxed(&one->lastend);
+	}
+	return sum;
+}

@@ -1,0 +1,51 @@
+/* lock_futex.c: see lock_futex.h. */
+#define _GNU_SOURCE
+#include "lock_futex.h"
+
+#include <limits.h>
+#include <sched.h>
+
+#include "core/futex.h"
+
+#define ACTIVE_SPIN 4 /* rounds of ACTIVE_SPIN_COUNT pauses before the CPU is given away; Go's figures */
+#define ACTIVE_SPIN_COUNT 30
+
+void lockslow(struct gmp *rt, struct mutex *l)
+{
+	uint32_t seen, held = rt->tid;
+	int spins = rt->s->ncpu > 1 ? ACTIVE_SPIN : 0;
+
+	for (;;) {
+		for (int i = 0; i <= spins; i++) {
+			seen = 0;
+			if (load_relaxed(&l->key) == 0 && cas_seq_cst(&l->key, &seen, held))
+				return;
+			for (int j = 0; i < spins && j < ACTIVE_SPIN_COUNT; j++)
+				cpu_relax();
+		}
+		sched_yield(); /* Go's passive spin: the holder may want this CPU */
+		seen = load_relaxed(&l->key);
+		if (seen == 0)
+			continue;
+		if (!(seen & SLEEPERS) && !cas_seq_cst(&l->key, &seen, seen | SLEEPERS))
+			continue;
+		futex_wait_until(&l->key, seen | SLEEPERS, NO_DEADLINE);
+		held = rt->tid | SLEEPERS;
+	}
+}
+
+void unlockslow(struct mutex *l)
+{
+	futex_wake(&l->key, 1);
+}
+
+int lockrelease(struct mutex *l, uint32_t tid)
+{
+	uint32_t seen = load_seq_cst(&l->key);
+	int was = 0;
+
+	while ((seen & ~SLEEPERS) == tid && !was)
+		was = cas_seq_cst(&l->key, &seen, 0);
+	futex_wake(&l->key, INT_MAX);
+	return was;
+}

@@ -1,0 +1,276 @@
+/*
+ * stw.c: stop the world, for serial tasks: no P runs until startTheWorld; and procresize, which needs it.
+ *
+ *   stopper                                        the others
+ *   worldsema; stopwait = gomaxprocs;              findRunnable sees gcwaiting: gcstopm: P -> _Pgcstop, stopwait--,
+ *   gcwaiting = 1, then look at all Ps:              the last one wakes stopnote; to the idle list
+ *     running: preempted                           entersyscall: P -> _Psyscall, then looks at gcwaiting: CAS -> _Pgcstop
+ *     in a system call: CAS -> _Pgcstop              (the same CAS: one of the two counts it)
+ *     idle: taken off the list, _Pgcstop           handoffp: -> _Pgcstop
+ *   sleep on stopnote in slices of 100 us, preempt again
+ */
+#define _GNU_SOURCE
+#include "events.h"
+#include "lock_futex.h"
+#include "point.h"
+#include "proc.h"
+#include "runq.h"
+
+#define STOP_LOOK_NS INT64_C(100000)
+
+bool preemptone(struct gmp *rt, struct p *pp)
+{
+	uint32_t m = load_acquire(&pp->m), g;
+	int32_t procid;
+
+	if (!m || M(rt, m) == rt->m)
+		return false;
+	g = load_relaxed(&M(rt, m)->curg);
+	if (!g)
+		return false;
+	store_relaxed(&G(rt, g)->preempt, 1);
+	store_relaxed(&pp->preempt, 1);
+	procid = load_acquire(&M(rt, m)->procid);
+	if (!rt->s->threads && procid > 0)
+		kill(procid, SIGURG);
+	return true;
+}
+
+void preemptall(struct gmp *rt)
+{
+	for (int32_t i = 0; i < load_relaxed(&rt->s->gomaxprocs); i++)
+		if (load_relaxed(&rt->allp[i].status) == _Prunning)
+			preemptone(rt, &rt->allp[i]);
+}
+
+void worldstopped(struct gmp *rt, struct p *pp)
+{
+	struct schedt *s = rt->s;
+	int32_t wait;
+
+	store_seq_cst(&pp->status, _Pgcstop);
+	POINT(rt, "worldstopped.status");
+	wait = load_relaxed(&s->stopwait) - 1;
+	store_relaxed(&s->stopwait, wait);
+	if (wait == 0)
+		note_wakeup(&s->stopnote);
+}
+
+void gcstopm(struct gmp *rt)
+{
+	struct schedt *s = rt->s;
+	uint32_t p;
+
+	if (load_relaxed(&rt->m->spinning)) {
+		store_relaxed(&rt->m->spinning, 0);
+		if (add_seq_cst(&s->nmspinning, -1) < 1 && !load_relaxed(&s->gate))
+			throw(rt, "gcstopm: negative nmspinning");
+	}
+	p = releasep(rt);
+	POINT(rt, "gcstopm.released");
+	lock(rt, &s->lock);
+	worldstopped(rt, P(rt, p));
+	unlock(rt, &s->lock);
+	stopm(rt);
+}
+
+static void stopPs(struct gmp *rt)
+{
+	struct schedt *s = rt->s;
+
+	for (int32_t i = 0; i < load_relaxed(&s->gomaxprocs); i++) {
+		uint32_t status = _Psyscall;
+
+		if (cas_seq_cst(&rt->allp[i].status, &status, _Pgcstop)) {
+			count_up(&rt->allp[i].syscalltick);
+			store_relaxed(&s->stopwait, load_relaxed(&s->stopwait) - 1);
+		}
+	}
+	for (uint32_t p; (p = pidleget(rt));) {
+		store_seq_cst(&P(rt, p)->status, _Pgcstop);
+		store_relaxed(&s->stopwait, load_relaxed(&s->stopwait) - 1);
+	}
+}
+
+/* With worldsema held. */
+static void stopTheWorldWithSema(struct gmp *rt)
+{
+	struct schedt *s = rt->s;
+	bool wait;
+
+	if (rt->m)
+		event(rt, EV_STW_START, 0, 0);
+	note_clear(&s->stopnote);
+	lock(rt, &s->lock);
+	if (!rt->m) /* all Ms will be idle, and that is no deadlock: we count as one that runs */
+		store_relaxed(&s->nmidlelocked, load_relaxed(&s->nmidlelocked) - 1);
+	store_relaxed(&s->stopwait, load_relaxed(&s->gomaxprocs));
+	POINT(rt, "stw.stopwait");
+	store_seq_cst(&s->gcwaiting, 1);
+	POINT(rt, "stw.gcwaiting");
+	preemptall(rt);
+	if (rt->p) {
+		store_seq_cst(&rt->p->status, _Pgcstop);
+		store_relaxed(&s->stopwait, load_relaxed(&s->stopwait) - 1);
+	}
+	stopPs(rt);
+	wait = load_relaxed(&s->stopwait) > 0;
+	unlock(rt, &s->lock);
+	while (wait) {
+		int rc = note_sleep(&s->stopnote, nanotime() + STOP_LOOK_NS, 0);
+
+		if (load_seq_cst(&s->exiting) || load_seq_cst(&s->fatal))
+			return;
+		lock(rt, &s->lock);
+		wait = load_relaxed(&s->stopwait) > 0;
+		unlock(rt, &s->lock);
+		if (wait && rc == 0)
+			note_clear(&s->stopnote);
+		if (wait)
+			preemptall(rt);
+		if (wait && rt->m && load_seq_cst(&s->gate)) { /* the repairer goes first */
+			leaveRuntime(rt, M_PARKED);
+			enterRuntime(rt);
+		}
+	}
+	for (int32_t i = 0; i < load_relaxed(&s->gomaxprocs); i++)
+		if (load_relaxed(&rt->allp[i].status) != _Pgcstop)
+			throw(rt, "stopTheWorld: not stopped (status != _Pgcstop)");
+}
+
+bool tryStopTheWorld(struct gmp *rt)
+{
+	uint32_t unlocked = 0;
+
+	if (!cas_seq_cst(&rt->s->worldsema.key, &unlocked, rt->tid))
+		return false;
+	count_up(&rt->m->locks);
+	POINT(rt, "stw.worldsema");
+	stopTheWorldWithSema(rt);
+	return true;
+}
+
+void stopTheWorld(struct gmp *rt)
+{
+	lock(rt, &rt->s->worldsema);
+	stopTheWorldWithSema(rt);
+}
+
+/* A P that goes: its Gs to the head of the global queue, in their order; its timers and free Gs to others. */
+static void destroy(struct gmp *rt, struct p *pp, struct p *heir)
+{
+	uint32_t head = load_relaxed(&pp->runqhead), tail = load_relaxed(&pp->runqtail), g;
+
+	while (tail != head) {
+		g = load_relaxed(&pp->runq[--tail % GMP_RUNQ]);
+		store_relaxed(&pp->runqtail, tail);
+		POINT(rt, "destroy.taken");
+		globrunqputhead(rt, g);
+	}
+	g = swap_seq_cst(&pp->runnext, 0);
+	POINT(rt, "destroy.next");
+	if (g)
+		globrunqputhead(rt, g);
+	timersTake(rt, heir, pp);
+	gfpurge(rt, pp);
+	store_seq_cst(&pp->status, _Pdead);
+}
+
+static void keepOwnP(struct gmp *rt, int32_t n)
+{
+	if (rt->p->id < (uint32_t)n) {
+		store_seq_cst(&rt->p->status, _Prunning);
+		return;
+	}
+	store_relaxed(&rt->p->m, 0);
+	store_relaxed(&rt->m->p, 0);
+	rt->p = NULL;
+	store_relaxed(&rt->allp[0].m, 0);
+	store_seq_cst(&rt->allp[0].status, _Pidle);
+	acquirep(rt, 1);
+}
+
+uint32_t procresize(struct gmp *rt, int32_t n)
+{
+	struct schedt *s = rt->s;
+	int32_t old = load_relaxed(&s->gomaxprocs);
+	uint32_t runnable = 0;
+
+	for (int32_t i = old; i < n; i++) {
+		struct p *pp = &rt->allp[i];
+
+		pp->id = (uint32_t)i;
+		store_seq_cst(&pp->status, _Pgcstop);
+		maskset(s->timerpMask, pp->id);
+		maskclear(s->idlepMask, pp->id);
+	}
+	if (rt->m)
+		keepOwnP(rt, n);
+	for (int32_t i = n; i < old; i++)
+		destroy(rt, &rt->allp[i], &rt->allp[0]);
+	for (int32_t i = n - 1; i >= 0; i--) {
+		struct p *pp = &rt->allp[i];
+
+		if (pp == rt->p)
+			continue;
+		store_seq_cst(&pp->status, _Pidle);
+		if (runqempty(pp)) {
+			pidleput(rt, P_INDEX(pp));
+		} else {
+			store_relaxed(&pp->m, mget(rt)); /* kept here for startTheWorld */
+			store_relaxed(&pp->link, runnable);
+			runnable = P_INDEX(pp);
+		}
+	}
+	store_seq_cst(&s->gomaxprocs, n);
+	return runnable;
+}
+
+void wakesysmon(struct gmp *rt)
+{
+	if (!load_seq_cst(&rt->s->sysmonwait))
+		return;
+	store_seq_cst(&rt->s->sysmonwait, 0);
+	note_wakeup(&rt->s->sysmonnote);
+}
+
+void startTheWorld(struct gmp *rt)
+{
+	struct schedt *s = rt->s;
+	uint32_t p, m;
+	int32_t n;
+
+	lock(rt, &s->lock);
+	n = (int32_t)load_relaxed(&s->newprocs);
+	store_relaxed(&s->newprocs, 0);
+	lock(rt, &s->allpLock);
+	p = procresize(rt, n ? n : load_relaxed(&s->gomaxprocs));
+	unlock(rt, &s->allpLock);
+	store_seq_cst(&s->gcwaiting, 0);
+	POINT(rt, "startTheWorld.open");
+	wakesysmon(rt);
+	unlock(rt, &s->lock);
+	while (p) {
+		struct p *pp = P(rt, p);
+		uint32_t this = p;
+
+		p = load_relaxed(&pp->link);
+		m = load_relaxed(&pp->m);
+		store_relaxed(&pp->m, 0);
+		if (m) {
+			store_relaxed(&M(rt, m)->nextp, this);
+			POINT(rt, "startTheWorld.nextp");
+			notewakeup(rt, &M(rt, m)->park);
+		} else {
+			newm(rt, MSTART_NONE, this, -1);
+		}
+	}
+	if (rt->m)
+		event(rt, EV_STW_END, 0, (uint64_t)load_relaxed(&s->gomaxprocs));
+	unlock(rt, &s->worldsema);
+	wakep(rt);
+	if (!rt->m)
+		incidlelocked(rt, 1);
+	if (!rt->p && timeSleepUntil(rt) != INT64_MAX)
+		wakeNetPoller(rt, timeSleepUntil(rt)); /* timers of a P that went: no M with a P will come to see them */
+}

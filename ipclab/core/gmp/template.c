@@ -1,0 +1,336 @@
+/*
+ * template.c: the template: makes a process (or thread) for every M that is asked for, reaps the dead.
+ *
+ *   newm (an M)               template                                   the new process
+ *   record on sched.newm      takes it off
+ *   note_poke(templatenote)   every signal blocked; fork --------------> parent-death signal; its parent looked up
+ *                             procid                                     SIGURG handler, signal mask as it was
+ *                                                                        mstart
+ *   dies                      SIGCHLD: note_poke; waitpid: repair
+ *
+ * It has one thread and runs no user code, so a fork of it is always a fork of the same clean state.
+ */
+#define _GNU_SOURCE
+#include "template.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/futex.h"
+#include "core/sys.h"
+#include "events.h"
+#include "lock_futex.h"
+#include "point.h"
+#include "proc.h"
+
+#define TEMPLATE_LOOK_NS INT64_C(500000000)
+#define STOP_WAIT_NS (10 * NS_PER_S)
+
+static void becomeM(struct gmp *rt, uint32_t m)
+{
+	rt->m = M(rt, m);
+	rt->p = NULL;
+	rt->tid = (uint32_t)gettid();
+	rt->tallies = talliesOf(rt, m);
+	rt->events = rt->s->eventslots ? (struct event *)(rt->tallies + rt->s->maxprograms) : NULL;
+	rt->rng = (rt->s->seed + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)m * UINT64_C(0xbf58476d1ce4e5b9);
+	rt->preempted = 0;
+}
+
+/* The next M to be born, from the list; 0. */
+static uint32_t takeNewm(struct gmp *rt)
+{
+	struct schedt *s = rt->s;
+	uint32_t m;
+
+	if (!load_seq_cst(&s->newm))
+		return 0;
+	lock(rt, &s->newmlock);
+	m = load_relaxed(&s->newm);
+	if (m)
+		store_relaxed(&s->newm, load_relaxed(&M(rt, m)->schedlink));
+	unlock(rt, &s->newmlock);
+	return m;
+}
+
+/* --- Ms as processes --- */
+
+static struct gmp *ofThisProcess; /* for the handlers; set before they are installed */
+
+static void onSigurg(int signo)
+{
+	(void)signo;
+	ofThisProcess->preempted = 1;
+}
+
+static void onSigchld(int signo)
+{
+	int saved = errno;
+
+	(void)signo;
+	note_poke(&ofThisProcess->s->templatenote);
+	errno = saved;
+}
+
+static void handle(int signo, void (*handler)(int), int flags)
+{
+	struct sigaction action;
+
+	memset(&action, 0, sizeof action);
+	action.sa_handler = handler;
+	action.sa_flags = flags;
+	sigaction(signo, &action, NULL);
+}
+
+/* In a new process whose parent was `parent`: dies with it, also if it is dead already. */
+static void dieWith(struct gmp *rt, pid_t parent)
+{
+	sys_set_pdeathsig(SIGKILL);
+	if (getppid() != parent)
+		rt->hooks.end(1);
+}
+
+static _Noreturn void processOfM(struct gmp *rt, uint32_t m, pid_t parent, const sigset_t *mask)
+{
+	dieWith(rt, parent);
+	becomeM(rt, m);
+	ofThisProcess = rt;
+	handle(SIGCHLD, SIG_DFL, 0);
+	handle(SIGURG, onSigurg, SA_RESTART);
+	madvise(rt->segment.base, rt->segment.mapped_bytes, MADV_DONTFORK); /* a child of user code can do no harm */
+	sigprocmask(SIG_SETMASK, mask, NULL);
+	mstart(rt);
+}
+
+static void newosproc(struct gmp *rt, uint32_t m)
+{
+	sigset_t all, before;
+	pid_t self = getpid(), pid;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	store_seq_cst(&M(rt, m)->where, M_RUNTIME); /* it will be: the repairer must not overlook it */
+	pid = rt->hooks.fork();
+	if (pid == 0)
+		processOfM(rt, m, self, &before);
+	if (pid < 0) {
+		store_seq_cst(&M(rt, m)->where, M_GONE);
+		fatal(rt, FATAL_NEWPROC, (uint64_t)errno, "failed to create new OS process");
+	} else {
+		store_seq_cst(&M(rt, m)->procid, pid);
+	}
+	sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+static uint32_t mOfPid(struct gmp *rt, pid_t pid)
+{
+	int64_t n = load_seq_cst(&rt->s->mnext);
+
+	for (uint32_t m = 1; m <= (uint32_t)n; m++)
+		if (load_relaxed(&M(rt, m)->procid) == pid && !load_relaxed(&M(rt, m)->dead))
+			return m;
+	return 0;
+}
+
+static bool reap(struct gmp *rt)
+{
+	bool any = false;
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		uint32_t m = mOfPid(rt, pid);
+
+		any = true;
+		if (!m)
+			continue;
+		store_seq_cst(&M(rt, m)->dead, 1);
+		store_seq_cst(&M(rt, m)->where, M_GONE);
+		if (!load_relaxed(&M(rt, m)->exiting) && !load_seq_cst(&rt->s->exiting) && !load_seq_cst(&rt->s->fatal))
+			repair(rt, m);
+	}
+	return any;
+}
+
+static void killAll(struct gmp *rt)
+{
+	int64_t n = load_seq_cst(&rt->s->mnext);
+
+	for (uint32_t m = 1; m <= (uint32_t)n && m < rt->s->maxmcount; m++)
+		if (load_relaxed(&M(rt, m)->procid) > 0 && !load_relaxed(&M(rt, m)->dead))
+			kill(load_relaxed(&M(rt, m)->procid), SIGKILL);
+	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+		;
+}
+
+static _Noreturn void processOfTemplate(struct gmp *rt, pid_t parent)
+{
+	struct schedt *s = rt->s;
+	sigset_t none;
+
+	dieWith(rt, parent);
+	rt->tid = (uint32_t)gettid();
+	ofThisProcess = rt;
+	handle(SIGCHLD, onSigchld, SA_RESTART | SA_NOCLDSTOP);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	while (!load_seq_cst(&s->exiting)) {
+		bool busy = false;
+
+		note_arm(&s->templatenote);
+		busy = reap(rt);
+		for (uint32_t m; (m = takeNewm(rt));) {
+			newosproc(rt, m);
+			busy = true;
+		}
+		if (!busy && !load_seq_cst(&s->exiting))
+			note_park(&s->templatenote, nanotime() + TEMPLATE_LOOK_NS);
+		note_disarm(&s->templatenote);
+	}
+	killAll(rt);
+	rt->hooks.end(0);
+	__builtin_unreachable();
+}
+
+/* --- Ms as threads --- */
+
+static void *threadOfM(void *argument)
+{
+	struct gmp *rt = argument;
+
+	pthread_cleanup_push(free, rt);
+	rt->tid = (uint32_t)gettid();
+	mstart(rt);
+	pthread_cleanup_pop(0);
+	return NULL;
+}
+
+/* Everybody who may be asleep, so that he sees that it is over. */
+static void wakeAll(struct gmp *rt)
+{
+	int64_t n = load_seq_cst(&rt->s->mnext);
+
+	for (uint32_t m = 1; m <= (uint32_t)n && m < rt->s->maxmcount; m++)
+		note_wakeup(&M(rt, m)->park);
+	note_wakeup(&rt->s->pollnote);
+	note_wakeup(&rt->s->sysmonnote);
+	note_wakeup(&rt->s->stopnote);
+	futex_wake(&rt->s->exiting, INT_MAX);
+}
+
+static void *threadOfTemplate(void *argument)
+{
+	struct gmp *rt = argument;
+	struct schedt *s = rt->s;
+	pthread_t *threads = calloc(s->maxmcount, sizeof *threads);
+	uint32_t made = 0;
+
+	rt->tid = (uint32_t)gettid();
+	while (threads && !load_seq_cst(&s->exiting)) {
+		note_arm(&s->templatenote);
+		for (uint32_t m; (m = takeNewm(rt));) {
+			struct gmp *its = malloc(sizeof *its);
+
+			if (its) {
+				*its = *rt;
+				becomeM(its, m);
+			}
+			if (!its || pthread_create(&threads[made], NULL, threadOfM, its) != 0)
+				fatal(rt, FATAL_NEWPROC, EAGAIN, "failed to create new OS thread");
+			else
+				made++;
+		}
+		if (!load_seq_cst(&s->exiting) && !load_seq_cst(&s->newm))
+			note_park(&s->templatenote, nanotime() + TEMPLATE_LOOK_NS);
+		note_disarm(&s->templatenote);
+	}
+	wakeAll(rt);
+	while (made > 0)
+		pthread_join(threads[--made], NULL);
+	free(threads);
+	free(rt);
+	return NULL;
+}
+
+/* --- the caller's side --- */
+
+static int startThread(struct gmp *rt)
+{
+	struct gmp *its = malloc(sizeof *its);
+	pthread_t thread;
+	int rc;
+
+	if (!its)
+		return -ENOMEM;
+	*its = *rt;
+	rc = pthread_create(&thread, NULL, threadOfTemplate, its);
+	if (rc) {
+		free(its);
+		return -rc;
+	}
+	rt->team = (uint64_t)thread;
+	return 0;
+}
+
+int templateStart(struct gmp *rt)
+{
+	sigset_t all, before;
+	pid_t self = getpid(), pid;
+	int rc;
+
+	if (rt->s->threads)
+		return startThread(rt);
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	pid = rt->hooks.fork();
+	if (pid == 0)
+		processOfTemplate(rt, self);
+	rc = pid < 0 ? -errno : 0;
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (!rc) {
+		rt->template = pid;
+		store_seq_cst(&rt->s->templatepid, pid);
+	}
+	return rc;
+}
+
+int templateLook(struct gmp *rt)
+{
+	if (rt->s->threads)
+		return 0;
+	if (rt->template && waitpid(rt->template, NULL, WNOHANG) == 0)
+		return 0;
+	rt->template = 0;
+	return -ECHILD;
+}
+
+static void endTemplate(struct gmp *rt)
+{
+	int64_t deadline = nanotime() + STOP_WAIT_NS;
+	pid_t pid = rt->template;
+
+	note_poke(&rt->s->templatenote);
+	while (waitpid(pid, NULL, WNOHANG) == 0) {
+		if (nanotime() > deadline) /* stopped, perhaps: its Ms die with it */
+			kill(pid, SIGKILL);
+		futex_wait_until(&rt->s->exiting, 1, nanotime() + 200000);
+	}
+	rt->template = 0;
+}
+
+void templateStop(struct gmp *rt)
+{
+	if (!rt->template && !rt->team)
+		return;
+	store_seq_cst(&rt->s->exiting, 1);
+	note_poke(&rt->s->templatenote);
+	if (rt->team)
+		pthread_join((pthread_t)rt->team, NULL);
+	rt->team = 0;
+	if (rt->template)
+		endTemplate(rt);
+}
