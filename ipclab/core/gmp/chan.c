@@ -59,7 +59,7 @@ uint32_t waitqFirst(struct gmp *rt, struct waitq *q)
 
 		if (!sg)
 			return 0;
-		if (!s->isSelect || cas_seq_cst(&G(rt, load_relaxed(&s->g))->selectDone, &open, 1)) {
+		if (!s->isSelect || cas_seq_cst(&G(rt, load_relaxed(&s->g))->selectDone, &open, sg)) {
 			POINT(rt, "waitq.won");
 			return sg;
 		}

@@ -15,6 +15,12 @@
 
 #include "runtime2.h"
 
+/* sema.state of a mutex */
+#define MUTEX_LOCKED 1u
+#define MUTEX_WOKEN 2u
+#define MUTEX_STARVING 4u
+#define WAITER_ONE 8u
+
 enum waited { WAIT_DONE, WAIT_PARKED, WAIT_CLOSED, WAIT_WOULDBLOCK };
 
 void waitqPut(struct gmp *rt, struct waitq *q, uint32_t sg, bool first);
@@ -34,6 +40,10 @@ bool closechan(struct gmp *rt, uint32_t c); /* false: it was closed already */
 /* With the lock held: the half of an operation that does not wait. *woken: whom to ready after the unlock. */
 enum waited trysend(struct gmp *rt, struct hchan *c, uint64_t value, uint32_t *woken);
 enum waited tryrecv(struct gmp *rt, struct hchan *c, uint64_t *value, uint32_t *woken);
+
+/* Repair, with the lock a dead M held: the queues without those it has served or left in them. */
+void mendChan(struct gmp *rt, struct hchan *c);
+uint32_t mendQueue(struct gmp *rt, struct waitq *q);
 
 struct scase {
 	uint32_t c;

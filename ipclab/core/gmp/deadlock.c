@@ -34,13 +34,13 @@ void mexit(struct gmp *rt)
 	struct schedt *s = rt->s;
 
 	event(rt, EV_MEXIT, 0, 0);
-	store_seq_cst(&rt->m->exiting, 1);
 	if (!load_seq_cst(&s->exiting)) {
 		lock(rt, &s->lock);
 		store_relaxed(&s->nmfreed, load_relaxed(&s->nmfreed) + 1);
 		checkdead(rt);
 		unlock(rt, &s->lock);
 	}
+	store_seq_cst(&rt->m->exiting, 1);
 	store_seq_cst(&rt->m->where, M_GONE);
 	leaveProcess(rt, 0);
 }

@@ -254,13 +254,15 @@ static void netpoll(struct gmp *rt, int64_t until)
 
 	event(rt, EV_PARK, 0, 3);
 	store_relaxed(&rt->m->blocked, 1);
+	store_relaxed(&rt->m->polling, 1);
 	leaveRuntime(rt, M_PARKED);
 	do {
 		rc = note_sleep(&s->pollnote, until, 0);
 	} while (rc == -EINTR);
+	enterRuntime(rt);
 	note_clear(&s->pollnote);
 	store_relaxed(&rt->m->blocked, 0);
-	enterRuntime(rt);
+	store_relaxed(&rt->m->polling, 0);
 	event(rt, EV_UNPARK, 0, 0);
 	if (load_seq_cst(&s->exiting))
 		mexit(rt);

@@ -124,6 +124,8 @@ int gmp_create(struct gmp *rt, const struct gmp_config *config)
 	find(rt);
 	rt->hooks = config->hooks;
 	rt->tid = (uint32_t)gettid();
+	rt->where = &rt->s->callerwhere;
+	store_relaxed(rt->where, M_GONE);
 	rt->rng = config->seed ^ 0x9e3779b97f4a7c15u;
 	fillIn(rt, config);
 	return 0;
@@ -255,13 +257,16 @@ int gmp_set_procs(struct gmp *rt, uint32_t procs)
 {
 	if (procs < 1 || procs > GMP_MAXPROCS)
 		return -EINVAL;
+	enterRuntime(rt);
 	stopTheWorld(rt);
 	if (load_seq_cst(&rt->s->fatal)) { /* it ended meanwhile */
 		unlock(rt, &rt->s->worldsema);
+		leaveRuntime(rt, M_GONE);
 		return 0;
 	}
 	store_relaxed(&rt->s->newprocs, procs);
 	startTheWorld(rt);
+	leaveRuntime(rt, M_GONE);
 	return 0;
 }
 

@@ -160,9 +160,10 @@ void mPark(struct gmp *rt)
 	leaveRuntime(rt, M_PARKED);
 	while (note_sleep(&mp->park, NO_DEADLINE, 0) != 0) /* -EINTR: a signal that is nothing to us */
 		;
+	enterRuntime(rt);
+	/* Within the gate: as long as an M is outside and blocked, its note says whether it has been woken. */
 	note_clear(&mp->park);
 	store_relaxed(&mp->blocked, 0);
-	enterRuntime(rt);
 	if (load_seq_cst(&rt->s->exiting))
 		mexit(rt);
 	event(rt, EV_UNPARK, 0, 0);
@@ -210,7 +211,7 @@ uint32_t allocm(struct gmp *rt, enum mstartfn fn, uint32_t p, int64_t id)
 	}
 	mp = M(rt, id + 1);
 	mp->id = id;
-	mp->mstartfn = fn;
+	store_relaxed(&mp->mstartfn, fn);
 	store_relaxed(&mp->where, M_GONE);
 	store_relaxed(&mp->nextp, p);
 	POINT(rt, "allocm.filled");

@@ -120,10 +120,10 @@ void gatewait(struct gmp *rt)
 	struct schedt *s = rt->s;
 
 	do {
-		store_seq_cst(&rt->m->where, M_PARKED);
+		store_seq_cst(rt->where, M_PARKED);
 		while (load_seq_cst(&s->gate))
 			futex_wait_until(&s->gate, 1, monotonic_ns() + GATE_LOOK_NS);
-		store_seq_cst(&rt->m->where, M_RUNTIME);
+		store_seq_cst(rt->where, M_RUNTIME);
 	} while (load_seq_cst(&s->gate));
 }
 
@@ -342,10 +342,13 @@ void mstart(struct gmp *rt)
 	store_release(&mp->procid, (int32_t)rt->tid);
 	enterRuntime(rt);
 	event(rt, EV_MSTART, 0, 0);
-	if (mp->mstartfn == MSTART_SYSMON)
+	if (load_relaxed(&mp->mstartfn) == MSTART_SYSMON)
 		sysmon(rt);
-	if (mp->mstartfn == MSTART_SPINNING)
+	if (load_relaxed(&mp->mstartfn) == MSTART_SPINNING) {
+		store_relaxed(&mp->mstartfn, MSTART_NONE);
+		POINT(rt, "mstart.fn");
 		store_relaxed(&mp->spinning, 1); /* the one who made us has counted us */
+	}
 	POINT(rt, "mstart.spinning");
 	acquirep(rt, load_acquire(&mp->nextp));
 	store_relaxed(&mp->nextp, 0);

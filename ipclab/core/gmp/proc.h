@@ -86,7 +86,7 @@ void timeSleep(struct gmp *rt, uint32_t g, int64_t ns); /* gopark and the timer 
 int64_t timersCheck(struct gmp *rt, struct p *pp, int64_t now, bool *ran); /* on an M; the next one, or 0 */
 int64_t timeSleepUntil(struct gmp *rt); /* INT64_MAX: none */
 void timersTake(struct gmp *rt, struct p *to, struct p *from); /* world stopped */
-void timersRebuild(struct gmp *rt); /* repair: all heaps, from allgs */
+void timersRebuild(struct gmp *rt, struct p *pp); /* repair: one heap, from allgs; NULL: all, nobody else is inside */
 
 /* script.c */
 void scriptRun(struct gmp *rt, uint32_t g); /* until it blocks, yields, is preempted or ends */
@@ -102,13 +102,13 @@ struct tally *talliesOf(struct gmp *rt, uint32_t m);
 void gatewait(struct gmp *rt);
 static inline void enterRuntime(struct gmp *rt)
 {
-	store_seq_cst(&rt->m->where, M_RUNTIME);
+	store_seq_cst(rt->where, M_RUNTIME);
 	if (load_seq_cst(&rt->s->gate))
 		gatewait(rt);
 }
 static inline void leaveRuntime(struct gmp *rt, enum m_where where)
 {
-	store_release(&rt->m->where, where);
+	store_release(rt->where, where);
 }
 
 static inline int64_t nanotime(void)

@@ -1,9 +1,195 @@
-/* repair.c: after the death of an M. */
+/*
+ * repair.c: after the death of an M. The order of things; what is made true again, and how, is in rebuild.c and wake.c.
+ *
+ *   1. close the gate
+ *   2. what the dead have locked: the lists that lock guards are made whole, then it is unlocked in their name; who
+ *      waited for it comes through and goes outside
+ *   3. wait until every live M is outside; whoever dies meanwhile joins the dead
+ *   4. rebuild, alone
+ *   5. open the gate; start Ms for what was found
+ *
+ * Until 3 is over others go on working beside broken counts: those who check counts do not while the gate is closed.
+ */
 #define _GNU_SOURCE
+#include <limits.h>
+
+#include "chan.h"
+#include "lock_futex.h"
 #include "proc.h"
+#include "runq.h"
 #include "template.h"
 
-void repair(struct gmp *rt, uint32_t m)
+#define GATE_SPIN_NS INT64_C(50000)
+#define STALLED_NS NS_PER_S
+
+bool mLives(struct gmp *rt, uint32_t m)
 {
-	fatal(rt, FATAL_THROW, (uint64_t)M(rt, m)->id, "an M has died");
+	struct m *mp = M(rt, m);
+
+	return load_relaxed(&mp->procid) > 0 && load_relaxed(&mp->dead) == M_ALIVE && !load_relaxed(&mp->exiting);
+}
+
+/* --- what the dead have locked --------------------------------------------------------------------------------------- */
+
+/* The global queue is what its links say: tail and size follow. */
+static void mendRunq(struct gmp *rt)
+{
+	struct gQueue *q = &rt->s->runq;
+	uint32_t tail = 0;
+	int32_t size = 0;
+
+	for (uint32_t g = load_relaxed(&q->head); g; g = load_relaxed(&G(rt, g)->schedlink)) {
+		tail = g;
+		size++;
+	}
+	store_relaxed(&q->tail, tail);
+	store_relaxed(&q->size, size);
+}
+
+/* A heap in the middle of a meld: made anew of the Gs that say they are in it. */
+static void mendTimers(struct gmp *rt, struct p *pp)
+{
+	timersRebuild(rt, pp);
+}
+
+static bool holds(struct mutex *l, uint32_t tid)
+{
+	return (load_seq_cst(&l->key) & ~SLEEPERS) == tid;
+}
+
+static void unlockSched(struct gmp *rt, uint32_t tid)
+{
+	struct schedt *s = rt->s;
+	struct mutex *others[] = {&s->allpLock, &s->gFreelock, &s->allglock, &s->sudoglock, &s->newmlock};
+
+	if (holds(&s->lock, tid))
+		mendRunq(rt);
+	if (holds(&s->lock, tid) && holds(&s->worldsema, tid))
+		store_relaxed(&s->pidle, 0); /* in procresize: it may list Ps beyond gomaxprocs, which nobody must get */
+	lockrelease(&s->lock, tid);
+	for (uint32_t i = 0; i < sizeof others / sizeof *others; i++)
+		lockrelease(others[i], tid); /* lists that one store changes: they are whole */
+}
+
+static void unlockDead(struct gmp *rt, uint32_t tid)
+{
+	struct schedt *s = rt->s;
+
+	for (uint32_t i = 0; i < s->nchans; i++) {
+		struct hchan *c = &rt->chans[i];
+
+		if (holds(&c->lock, tid))
+			mendChan(rt, c);
+		lockrelease(&c->lock, tid);
+	}
+	for (uint32_t i = 0; i < s->nsemas; i++) {
+		if (holds(&rt->semas[i].lock, tid))
+			mendQueue(rt, &rt->semas[i].q);
+		lockrelease(&rt->semas[i].lock, tid);
+	}
+	for (uint32_t i = 0; i < GMP_MAXPROCS; i++) {
+		if (holds(&rt->allp[i].timers.lock, tid))
+			mendTimers(rt, &rt->allp[i]);
+		lockrelease(&rt->allp[i].timers.lock, tid);
+	}
+	unlockSched(rt, tid);
+}
+
+/* --- the gate -------------------------------------------------------------------------------------------------------- */
+
+static void unlockAllDead(struct gmp *rt)
+{
+	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext) && m < rt->s->maxmcount; m++)
+		if (load_relaxed(&M(rt, m)->dead) == M_DIED)
+			unlockDead(rt, (uint32_t)load_relaxed(&M(rt, m)->procid));
+}
+
+/* An M that is still inside; 0: none. The caller counts as UINT32_MAX. */
+static uint32_t inside(struct gmp *rt)
+{
+	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext) && m < rt->s->maxmcount; m++)
+		if (load_seq_cst(&M(rt, m)->where) == M_RUNTIME)
+			return m;
+	return load_seq_cst(&rt->s->callerwhere) == M_RUNTIME ? UINT32_MAX : 0;
+}
+
+/* False: the run ends, nothing is to be repaired any more. */
+static bool allOutside(struct gmp *rt)
+{
+	struct schedt *s = rt->s;
+	int64_t began = nanotime();
+	uint32_t m;
+
+	while ((m = inside(rt))) {
+		bool died = false;
+
+		if (load_seq_cst(&s->exiting) || (load_seq_cst(&s->fatal) && load_seq_cst(&s->fatal) != UINT32_MAX))
+			return false;
+		templateReap(rt, &died);
+		if (died)
+			unlockAllDead(rt);
+		if (m != UINT32_MAX && nanotime() - began > STALLED_NS)
+			M(rt, m)->stalled = 1; /* stopped inside: it is named, and waited for */
+		futex_wait_until(&s->gate, 1, nanotime() + GATE_SPIN_NS);
+	}
+	for (m = 1; m <= (uint32_t)load_seq_cst(&s->mnext) && m < s->maxmcount; m++)
+		M(rt, m)->stalled = 0;
+	return true;
+}
+
+/* What was found must not wait for the next one who happens to come by. */
+static void startAgain(struct gmp *rt)
+{
+	struct schedt *s = rt->s;
+	int64_t when;
+
+	for (int32_t i = 0; i < load_relaxed(&s->gomaxprocs); i++)
+		if (rt->allp[i].adrift) {
+			rt->allp[i].adrift = 0;
+			startm(rt, (uint32_t)i + 1, false, false);
+		}
+	wakep(rt);
+	when = timeSleepUntil(rt);
+	if (when != INT64_MAX)
+		wakeNetPoller(rt, when);
+	lock(rt, &s->lock);
+	wakesysmon(rt);
+	unlock(rt, &s->lock);
+	incidlelocked(rt, 1);
+}
+
+void repair(struct gmp *rt)
+{
+	struct schedt *s = rt->s;
+	int64_t began = nanotime(), took;
+	bool sysmonGone = false;
+
+	store_seq_cst(&s->gate, 1);
+	unlockAllDead(rt);
+	if (!allOutside(rt))
+		return; /* the gate stays closed: the end is near */
+	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&s->mnext) && m < s->maxmcount; m++) {
+		if (load_relaxed(&M(rt, m)->dead) != M_DIED)
+			continue;
+		add_relaxed(&s->deaths, 1);
+		tallyRedo(rt, m);
+		sysmonGone |= load_relaxed(&M(rt, m)->mstartfn) == MSTART_SYSMON;
+	}
+	if (load_seq_cst(&s->fatal) == UINT32_MAX) { /* the dead one was about to say why the run ends */
+		store_seq_cst(&s->fatal, FATAL_NONE);
+		fatal(rt, FATAL_THROW, 0, "an M died while it ended the run");
+	}
+	rebuild(rt);
+	took = nanotime() - began;
+	add_relaxed(&s->repairs, 1);
+	add_relaxed(&s->repairns, (uint64_t)took);
+	if ((uint64_t)took > load_relaxed(&s->longestns))
+		store_relaxed(&s->longestns, (uint64_t)took);
+	/* Until Ms have been started for what was found, we count as one that runs: else that is a deadlock. */
+	store_relaxed(&s->nmidlelocked, load_relaxed(&s->nmidlelocked) - 1);
+	store_seq_cst(&s->gate, 0);
+	futex_wake(&s->gate, INT_MAX);
+	if (sysmonGone)
+		newm(rt, MSTART_SYSMON, 0, -1);
+	startAgain(rt);
 }

@@ -33,6 +33,7 @@
 #define GMP_MAXPROCS 256 /* Ps a segment holds */
 #define GMP_RUNQ 256u    /* slots of a P's run queue; a power of two */
 #define GOID_BATCH 16
+#define GMP_LOST_KEPT 64 /* goids of lost Gs that are remembered */
 #define FORCE_PREEMPT_NS INT64_C(10000000)
 
 /* lock_futex.h has the rules. 0: free; else the thread id of the holder, and SLEEPERS if somebody may sleep. */
@@ -94,7 +95,7 @@ struct g {
 	_Atomic uint32_t waitreason;   /* owner */
 	_Atomic uint32_t preempt;      /* sysmon and stopper set, owner clears */
 	_Atomic int64_t waitsince;     /* owner; ns */
-	_Atomic uint32_t selectDone;   /* cas: the first waker wins */
+	_Atomic uint32_t selectDone;   /* cas: the first waker wins, and names the sudog it serves */
 	_Atomic uint32_t param;        /* waker -> sleeper: the sudog that was served */
 	struct sudog sg;               /* the first one is built in: most waits need one */
 	uint32_t waiting;              /* owner; first of the sudogs of a select, by waitlink */
@@ -147,6 +148,7 @@ struct p {
 	uint64_t goidcache, goidcacheend; /* owner */
 	uint32_t sudogcache;              /* owner; list by next */
 	uint32_t sudogN;
+	uint32_t adrift; /* repair: has work and nobody; to be started */
 	_Alignas(FALSE_SHARING_BYTES) struct sysmontick sysmontick;
 	struct timers timers;
 	_Alignas(FALSE_SHARING_BYTES) _Atomic uint32_t runqhead; /* cas; free running */
@@ -164,6 +166,8 @@ enum m_where { /* where an M is, for whoever must know that it touches nothing s
 	M_GONE = 3,    /* dead, or not born yet */
 };
 
+enum m_death { M_ALIVE = 0, M_DIED = 1, M_REPAIRED = 2 };
+
 enum mstartfn { MSTART_NONE = 0, MSTART_SPINNING = 1, MSTART_SYSMON = 2 };
 
 struct m {
@@ -180,13 +184,14 @@ struct m {
 	_Atomic int32_t locks;         /* owner; > 0: not preemptible */
 	_Atomic uint32_t schedlink;    /* sched.lock; idle list, or the list of Ms to be born */
 	_Atomic uint32_t alllink;      /* sched.lock; then const */
-	uint32_t mstartfn;             /* at allocm */
+	_Atomic uint32_t mstartfn;     /* at allocm; the owner takes it at mstart */
 	uint32_t syscalltick;          /* owner; the P's, when the system call began */
 	struct note park;
 	_Atomic uint32_t idle;         /* sched.lock; on the idle list */
 	_Atomic uint32_t lockedwait;   /* counted in nmidlelocked */
 	_Atomic uint32_t exiting;      /* owner: ends in good order */
-	_Atomic uint32_t dead;         /* template: reaped */
+	_Atomic uint32_t polling;      /* owner: asleep as the poller */
+	_Atomic uint32_t dead;         /* template: enum m_death */
 	uint32_t stalled;              /* template: named as stopped inside the runtime */
 	/* owner: a redo log, so that a G's birth or end and its count are one: see tally.c */
 	_Atomic uint32_t log; /* G, and LOG_BIRTH */
@@ -219,8 +224,11 @@ struct sema {
 	struct mutex lock;
 	struct waitq q;
 	_Atomic uint32_t state; /* cas; mutex: see sema.c; wait group: its counter */
-	uint32_t kind;
+	_Atomic uint32_t kind;   /* owner: what it is used as; enum sema_kind */
+	_Atomic uint32_t holder; /* the G that holds the mutex; for repair */
+	uint32_t awake;          /* repair: Gs that were woken and have not come back yet */
 };
+enum sema_kind { SEMA_COUNTS = 0, SEMA_MUTEX = 1, SEMA_WAITGROUP = 2 };
 
 /* --- sched ---------------------------------------------------------------------------------------------------------- */
 
@@ -328,7 +336,11 @@ struct schedt {
 	struct note donenote; /* the caller sleeps here; way 2 */
 	_Atomic uint32_t fatal; /* cas; enum fatal */
 	_Atomic uint64_t fatalarg;
-	_Atomic uint64_t deaths, repairs, repairns, lostgs; /* template */
+	_Atomic uint64_t deaths, repairs, repairns, longestns, lostgs; /* template */
+	_Atomic uint64_t lostgoids[GMP_LOST_KEPT]; /* template; the last ones, by lostgs modulo their number */
+	_Atomic uint32_t callerwhere; /* the caller, while it stops the world; enum m_where */
+	_Atomic uint32_t callerstops; /* the caller: counted in nmidlelocked, as -1 */
+	uint32_t epoch;               /* template; for g.mark */
 	_Atomic uint64_t preempts, retakes; /* sysmon */
 	_Atomic uint32_t killpoint; /* tests: see point.h */
 	_Atomic int32_t killcountdown;
@@ -354,6 +366,7 @@ struct gmp {
 	struct g *allgs;
 	struct sudog *sudogs;
 	_Atomic uint64_t *words;
+	_Atomic uint32_t *where; /* m->where, or the caller's; NULL for the template */
 	struct m *m;    /* "getg().m"; NULL for the caller and the template */
 	struct p *p;    /* the P of m: m->p, looked up */
 	struct event *events; /* m's ring, or NULL */

@@ -14,10 +14,6 @@
 #include "proc.h"
 #include "runq.h"
 
-#define MUTEX_LOCKED 1u
-#define MUTEX_WOKEN 2u
-#define MUTEX_STARVING 4u
-#define WAITER_ONE 8u
 #define STARVES_AFTER_NS INT64_C(1000000)
 
 /* g->mutexflags */
@@ -113,6 +109,7 @@ static bool gotSema(struct gmp *rt, uint32_t g, struct sema *s)
 	if (!(gp->mutexflags & STARVING) || old / WAITER_ONE == 1)
 		delta -= MUTEX_STARVING;
 	add_seq_cst(&s->state, delta);
+	store_relaxed(&s->holder, g);
 	return true;
 }
 
@@ -135,8 +132,10 @@ static enum waited lockSlow(struct gmp *rt, uint32_t g, struct sema *s)
 		if (!cas_seq_cst(&s->state, &old, new))
 			continue;
 		POINT(rt, "mutex.counted");
-		if (!(old & (MUTEX_LOCKED | MUTEX_STARVING)))
+		if (!(old & (MUTEX_LOCKED | MUTEX_STARVING))) {
+			store_relaxed(&s->holder, g);
 			return WAIT_DONE;
+		}
 		if (!gp->since)
 			gp->since = nanotime();
 		if (semacquireAs(rt, g, s, gp->mutexflags & QUEUED, waitReasonSyncMutexLock) == WAIT_PARKED)
@@ -151,10 +150,13 @@ enum waited mutexLock(struct gmp *rt, uint32_t g, struct sema *s)
 {
 	uint32_t unlocked = 0;
 
-	if (cas_seq_cst(&s->state, &unlocked, MUTEX_LOCKED))
+	if (cas_seq_cst(&s->state, &unlocked, MUTEX_LOCKED)) {
+		store_relaxed(&s->holder, g);
 		return WAIT_DONE;
+	}
 	G(rt, g)->since = 0;
 	G(rt, g)->mutexflags = 0;
+	store_relaxed(&s->kind, SEMA_MUTEX);
 	return lockSlow(rt, g, s);
 }
 
@@ -167,8 +169,10 @@ enum waited mutexLockResume(struct gmp *rt, uint32_t g, struct sema *s)
 
 int mutexUnlock(struct gmp *rt, struct sema *s)
 {
-	uint32_t old = add_seq_cst(&s->state, -MUTEX_LOCKED), new;
+	uint32_t old, new;
 
+	store_relaxed(&s->holder, 0);
+	old = add_seq_cst(&s->state, -MUTEX_LOCKED);
 	if (!(old & MUTEX_LOCKED))
 		return -1;
 	old -= MUTEX_LOCKED;
@@ -193,6 +197,8 @@ bool waitgroupAdd(struct gmp *rt, struct sema *s, int32_t delta)
 	int32_t counter = (int32_t)(add_seq_cst(&s->state, (uint32_t)delta) + (uint32_t)delta);
 	struct gQueue woken = {0};
 
+	if (load_relaxed(&s->kind) != SEMA_WAITGROUP)
+		store_relaxed(&s->kind, SEMA_WAITGROUP);
 	if (counter != 0 || load_seq_cst(&s->nwait) == 0)
 		return counter >= 0;
 	POINT(rt, "waitgroup.zero");

@@ -102,8 +102,10 @@ static void stopTheWorldWithSema(struct gmp *rt)
 		event(rt, EV_STW_START, 0, 0);
 	note_clear(&s->stopnote);
 	lock(rt, &s->lock);
-	if (!rt->m) /* all Ms will be idle, and that is no deadlock: we count as one that runs */
+	if (!rt->m) { /* all Ms will be idle, and that is no deadlock: we count as one that runs */
 		store_relaxed(&s->nmidlelocked, load_relaxed(&s->nmidlelocked) - 1);
+		store_relaxed(&s->callerstops, 1);
+	}
 	store_relaxed(&s->stopwait, load_relaxed(&s->gomaxprocs));
 	POINT(rt, "stw.stopwait");
 	store_seq_cst(&s->gcwaiting, 1);
@@ -117,8 +119,11 @@ static void stopTheWorldWithSema(struct gmp *rt)
 	wait = load_relaxed(&s->stopwait) > 0;
 	unlock(rt, &s->lock);
 	while (wait) {
-		int rc = note_sleep(&s->stopnote, nanotime() + STOP_LOOK_NS, 0);
+		int rc;
 
+		leaveRuntime(rt, M_PARKED); /* lest the repairer wait for us, who wait for an M that is dead */
+		rc = note_sleep(&s->stopnote, nanotime() + STOP_LOOK_NS, 0);
+		enterRuntime(rt);
 		if (load_seq_cst(&s->exiting) || load_seq_cst(&s->fatal))
 			return;
 		lock(rt, &s->lock);
@@ -128,10 +133,6 @@ static void stopTheWorldWithSema(struct gmp *rt)
 			note_clear(&s->stopnote);
 		if (wait)
 			preemptall(rt);
-		if (wait && rt->m && load_seq_cst(&s->gate)) { /* the repairer goes first */
-			leaveRuntime(rt, M_PARKED);
-			enterRuntime(rt);
-		}
 	}
 	for (int32_t i = 0; i < load_relaxed(&s->gomaxprocs); i++)
 		if (load_relaxed(&rt->allp[i].status) != _Pgcstop)
@@ -269,8 +270,10 @@ void startTheWorld(struct gmp *rt)
 		event(rt, EV_STW_END, 0, (uint64_t)load_relaxed(&s->gomaxprocs));
 	unlock(rt, &s->worldsema);
 	wakep(rt);
-	if (!rt->m)
+	if (!rt->m) {
+		store_relaxed(&s->callerstops, 0);
 		incidlelocked(rt, 1);
+	}
 	if (!rt->p && timeSleepUntil(rt) != INT64_MAX)
 		wakeNetPoller(rt, timeSleepUntil(rt)); /* timers of a P that went: no M with a P will come to see them */
 }

@@ -130,7 +130,7 @@ void sysmon(struct gmp *rt)
 	int idle = 0;
 
 	lock(rt, &s->lock);
-	store_relaxed(&s->nmsys, load_relaxed(&s->nmsys) + 1);
+	store_relaxed(&s->nmsys, 1); /* not + 1: a repair before our first step has counted us */
 	checkdead(rt); /* until now we counted as running */
 	unlock(rt, &s->lock);
 	for (;;) {

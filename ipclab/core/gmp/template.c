@@ -33,6 +33,7 @@
 static void becomeM(struct gmp *rt, uint32_t m)
 {
 	rt->m = M(rt, m);
+	rt->where = &rt->m->where;
 	rt->p = NULL;
 	rt->tid = (uint32_t)gettid();
 	rt->tallies = talliesOf(rt, m);
@@ -130,13 +131,13 @@ static uint32_t mOfPid(struct gmp *rt, pid_t pid)
 {
 	int64_t n = load_seq_cst(&rt->s->mnext);
 
-	for (uint32_t m = 1; m <= (uint32_t)n; m++)
-		if (load_relaxed(&M(rt, m)->procid) == pid && !load_relaxed(&M(rt, m)->dead))
+	for (uint32_t m = 1; m <= (uint32_t)n && m < rt->s->maxmcount; m++)
+		if (load_relaxed(&M(rt, m)->procid) == pid && load_relaxed(&M(rt, m)->dead) == M_ALIVE)
 			return m;
 	return 0;
 }
 
-static bool reap(struct gmp *rt)
+bool templateReap(struct gmp *rt, bool *died)
 {
 	bool any = false;
 	int status;
@@ -148,11 +149,23 @@ static bool reap(struct gmp *rt)
 		any = true;
 		if (!m)
 			continue;
-		store_seq_cst(&M(rt, m)->dead, 1);
+		if (load_relaxed(&M(rt, m)->exiting)) {
+			store_seq_cst(&M(rt, m)->dead, M_REPAIRED);
+		} else {
+			store_seq_cst(&M(rt, m)->dead, M_DIED);
+			*died = true;
+		}
 		store_seq_cst(&M(rt, m)->where, M_GONE);
-		if (!load_relaxed(&M(rt, m)->exiting) && !load_seq_cst(&rt->s->exiting) && !load_seq_cst(&rt->s->fatal))
-			repair(rt, m);
 	}
+	return any;
+}
+
+static bool reap(struct gmp *rt)
+{
+	bool died = false, any = templateReap(rt, &died);
+
+	if (died && !load_seq_cst(&rt->s->exiting) && !load_seq_cst(&rt->s->fatal))
+		repair(rt);
 	return any;
 }
 
@@ -161,7 +174,7 @@ static void killAll(struct gmp *rt)
 	int64_t n = load_seq_cst(&rt->s->mnext);
 
 	for (uint32_t m = 1; m <= (uint32_t)n && m < rt->s->maxmcount; m++)
-		if (load_relaxed(&M(rt, m)->procid) > 0 && !load_relaxed(&M(rt, m)->dead))
+		if (load_relaxed(&M(rt, m)->procid) > 0 && load_relaxed(&M(rt, m)->dead) == M_ALIVE)
 			kill(load_relaxed(&M(rt, m)->procid), SIGKILL);
 	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
 		;
@@ -174,6 +187,7 @@ static _Noreturn void processOfTemplate(struct gmp *rt, pid_t parent)
 
 	dieWith(rt, parent);
 	rt->tid = (uint32_t)gettid();
+	rt->where = NULL;
 	ofThisProcess = rt;
 	handle(SIGCHLD, onSigchld, SA_RESTART | SA_NOCLDSTOP);
 	sigemptyset(&none);

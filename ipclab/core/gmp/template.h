@@ -9,7 +9,14 @@ int templateStart(struct gmp *rt);
 void templateStop(struct gmp *rt);
 /* 0, or -ECHILD when it is not there any more. */
 int templateLook(struct gmp *rt);
-/* An M has died in the middle of something: stops the others at the gate, mends, goes on. By the template alone. */
-void repair(struct gmp *rt, uint32_t m);
+/* Marks the dead as M_DIED, or M_REPAIRED if they went in good order. True: somebody was reaped. */
+bool templateReap(struct gmp *rt, bool *died);
+/* Ms have died in the middle of something: stops the others at the gate, mends, goes on. By the template alone. */
+void repair(struct gmp *rt);
+/* rebuild.c: with everybody outside: makes queues, lists and counts true again, from allgs and allm. */
+void rebuild(struct gmp *rt);
+bool mLives(struct gmp *rt, uint32_t m);
+/* wake.c: Gs that a dead waker has left asleep. */
+void rebuildWaits(struct gmp *rt);
 
 #endif

@@ -156,11 +156,13 @@ void timersTake(struct gmp *rt, struct p *to, struct p *from)
 	setMin(rt, &from->timers);
 }
 
-void timersRebuild(struct gmp *rt)
+void timersRebuild(struct gmp *rt, struct p *pp)
 {
 	struct schedt *s = rt->s;
 
 	for (uint32_t i = 0; i < GMP_MAXPROCS; i++) {
+		if (pp && pp != &rt->allp[i])
+			continue;
 		store_relaxed(&rt->allp[i].timers.heap, 0);
 		store_relaxed(&rt->allp[i].timers.len, 0);
 		store_seq_cst(&rt->allp[i].timers.minWhen, 0);
@@ -169,9 +171,11 @@ void timersRebuild(struct gmp *rt)
 		struct g *gp = G(rt, g);
 		uint32_t p = load_relaxed(&gp->timerp);
 
+		if (pp && p != P_INDEX(pp))
+			continue;
 		if (load_relaxed(&gp->atomicstatus) != _Gwaiting || load_relaxed(&gp->waitreason) != waitReasonSleep)
 			continue;
-		/* taken out, but not made runnable yet: in any heap it is due at once */
+		/* in no heap: taken out as due, but not made runnable; or not put in yet */
 		add(rt, &rt->allp[p && p <= (uint32_t)load_relaxed(&s->gomaxprocs) ? p - 1 : 0], g);
 	}
 }

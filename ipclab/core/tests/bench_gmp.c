@@ -1,0 +1,98 @@
+/*
+ * bench_gmp: what the scheduler's operations cost, in ns, with Ms as processes; not a test.
+ *
+ *   bench_gmp [EVENTSLOTS [REPEATS]]      one line per operation: name, at one P, at two Ps (medians)
+ *
+ * gmp_bench.go beside it does the same in Go, in the same form; compare them in one sitting.
+ */
+#define _GNU_SOURCE
+#include "gmp.h"
+
+#define N 200000
+
+static uint32_t eventslots;
+
+/* The shapes of the Go program: main drives, a second G answers where one is needed. */
+struct shape {
+	const char *name;
+	struct step main_steps[8], other_steps[8];
+	uint32_t main_count, other_count, capacity, operations;
+};
+
+static const struct shape shapes[] = {
+	{"create + exit", {{OP_SPAWN, 1, 1}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, N}}, {{OP_EXIT, 0, 0}}, 3, 1, 0, N},
+	{"yield between two", {{OP_SPAWN, 1, 1}, {OP_YIELD, 0, 0}, {OP_LOOP, 1, N}}, {{OP_YIELD, 0, 0}, {OP_LOOP, 0, N}},
+	 3, 2, 0, 2 * N},
+	{"channel there and back", {{OP_SPAWN, 1, 1}, {OP_SEND, 0, 1}, {OP_RECV, 1, 0}, {OP_LOOP, 1, N}},
+	 {{OP_RECV, 0, 0}, {OP_SEND, 1, 1}, {OP_LOOP, 0, N}}, 4, 3, 0, N},
+	{"buffered stream", {{OP_SPAWN, 1, 1}, {OP_RECV, 0, 0}, {OP_LOOP, 1, N}}, {{OP_SEND, 0, 1}, {OP_LOOP, 0, N}},
+	 3, 2, 128, N},
+	{"select there and back",
+	 {{OP_SPAWN, 1, 1}, {OP_SEND, 0, 1}, {OP_SELECT, 2, 0}, {OP_RECV, 1, 0}, {OP_RECV, 2, 0}, {OP_LOOP, 1, N}},
+	 {{OP_SELECT, 2, 0}, {OP_RECV, 0, 0}, {OP_RECV, 2, 0}, {OP_SEND, 1, 1}, {OP_LOOP, 0, N}}, 6, 5, 0, N},
+	{"mutex pair", {{OP_LOCK, 0, 0}, {OP_UNLOCK, 0, 0}, {OP_LOOP, 0, N}}, {{OP_EXIT, 0, 0}}, 3, 1, 0, N},
+	{"locked there and back", {{OP_LOCKM, 0, 0}, {OP_SPAWN, 1, 1}, {OP_SEND, 0, 1}, {OP_RECV, 1, 0}, {OP_LOOP, 2, 20000}},
+	 {{OP_RECV, 0, 0}, {OP_SEND, 1, 1}, {OP_LOOP, 0, 20000}}, 5, 3, 0, 20000},
+};
+
+/* From the first event of the run to its end would need events; the wall clock has the start of two processes in it. */
+static double run(const struct shape *shape, uint32_t procs, uint32_t factor)
+{
+	struct gmp rt;
+	struct step main_steps[8];
+	int64_t from;
+	double ns;
+
+	make(&rt, (struct gmp_config){.procs = procs, .mainends = 1, .maxg = 1u << 20, .eventslots = eventslots});
+	for (int i = 0; i < 3; i++)
+		gmp_chan(&rt, i == 2 ? 0 : shape->capacity);
+	gmp_sema(&rt, 0);
+	for (uint32_t i = 0; i < 8; i++) {
+		main_steps[i] = shape->main_steps[i];
+		if (main_steps[i].op == OP_LOOP)
+			main_steps[i].b *= factor;
+	}
+	gmp_program(&rt, main_steps, shape->main_count);
+	for (uint32_t i = 0; i < 8; i++) {
+		main_steps[i] = shape->other_steps[i];
+		if (main_steps[i].op == OP_LOOP)
+			main_steps[i].b *= factor;
+	}
+	gmp_program(&rt, main_steps, shape->other_count);
+	from = monotonic_ns();
+	start(&rt, 0);
+	if (gmp_wait(&rt, SECONDS(LIMIT_S)) != FATAL_DONE)
+		says(&rt);
+	ns = (double)(monotonic_ns() - from);
+	gmp_destroy(&rt);
+	return ns;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The cost of starting and ending cancels: the difference between a run of three times the length and one. */
+static double cost(const struct shape *shape, uint32_t procs, int repeats)
+{
+	double figures[32];
+
+	for (int i = 0; i < repeats; i++)
+		figures[i] = (run(shape, procs, 3) - run(shape, procs, 1)) / (2.0 * shape->operations);
+	qsort(figures, (size_t)repeats, sizeof *figures, by_value);
+	return figures[repeats / 2];
+}
+
+int main(int argc, char **argv)
+{
+	int repeats = argc > 2 ? atoi(argv[2]) : 5;
+
+	eventslots = argc > 1 ? (uint32_t)atoi(argv[1]) : 0;
+	CHECK(repeats > 0 && repeats <= 32);
+	for (uint32_t i = 0; i < COUNT_OF(shapes); i++)
+		printf("%-24s %8.0f %8.0f\n", shapes[i].name, cost(&shapes[i], 1, repeats), cost(&shapes[i], 2, repeats));
+	return 0;
+}
