@@ -6,9 +6,11 @@
 #include <sched.h>
 
 #include "core/futex.h"
+#include "template.h"
 
 #define ACTIVE_SPIN 4 /* rounds of ACTIVE_SPIN_COUNT pauses before the CPU is given away; Go's figures */
 #define ACTIVE_SPIN_COUNT 30
+#define HOLDER_LOOK_NS INT64_C(1000000)
 
 void lockslow(struct gmp *rt, struct mutex *l)
 {
@@ -29,7 +31,10 @@ void lockslow(struct gmp *rt, struct mutex *l)
 			continue;
 		if (!(seen & SLEEPERS) && !cas_seq_cst(&l->key, &seen, seen | SLEEPERS))
 			continue;
-		futex_wait_until(&l->key, seen | SLEEPERS, NO_DEADLINE);
+		/* The template alone can find out that the holder is dead, also while it waits for him. */
+		futex_wait_until(&l->key, seen | SLEEPERS, rt->where ? NO_DEADLINE : monotonic_ns() + HOLDER_LOOK_NS);
+		if (!rt->where)
+			templateLockLook(rt);
 		held = rt->tid | SLEEPERS;
 	}
 }

@@ -121,7 +121,7 @@ static bool allOutside(struct gmp *rt)
 	uint32_t m;
 
 	while ((m = inside(rt))) {
-		bool died = false;
+		bool died;
 
 		if (load_seq_cst(&s->exiting) || (load_seq_cst(&s->fatal) && load_seq_cst(&s->fatal) != UINT32_MAX))
 			return false;
@@ -158,12 +158,26 @@ static void startAgain(struct gmp *rt)
 	incidlelocked(rt, 1);
 }
 
+void templateLockLook(struct gmp *rt)
+{
+	bool died;
+
+	if (rt->s->threads)
+		return;
+	templateReap(rt, &died);
+	if (!died)
+		return;
+	store_seq_cst(&rt->s->gate, 1); /* for the repair that follows as soon as we are through */
+	unlockAllDead(rt);
+}
+
 void repair(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
 	int64_t began = nanotime(), took;
 	bool sysmonGone = false;
 
+	rt->deaths = 0;
 	store_seq_cst(&s->gate, 1);
 	unlockAllDead(rt);
 	if (!allOutside(rt))
@@ -180,6 +194,7 @@ void repair(struct gmp *rt)
 		fatal(rt, FATAL_THROW, 0, "an M died while it ended the run");
 	}
 	rebuild(rt);
+	rt->deaths = 0; /* all that had died until then */
 	took = nanotime() - began;
 	add_relaxed(&s->repairs, 1);
 	add_relaxed(&s->repairns, (uint64_t)took);

@@ -372,7 +372,7 @@ struct gmp {
 	struct event *events; /* m's ring, or NULL */
 	struct tally *tallies; /* m's, or the caller's; by program */
 	uint32_t tid;
-	uint32_t pollp; /* scratch */
+	uint32_t deaths; /* the template: there are M_DIED that are not repaired */
 	uint64_t rng;
 	int64_t now;    /* ns; of this scheduling round */
 	volatile sig_atomic_t preempted; /* SIGURG came */

@@ -143,6 +143,7 @@ bool templateReap(struct gmp *rt, bool *died)
 	int status;
 	pid_t pid;
 
+	*died = false;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		uint32_t m = mOfPid(rt, pid);
 
@@ -154,6 +155,7 @@ bool templateReap(struct gmp *rt, bool *died)
 		} else {
 			store_seq_cst(&M(rt, m)->dead, M_DIED);
 			*died = true;
+			rt->deaths = 1;
 		}
 		store_seq_cst(&M(rt, m)->where, M_GONE);
 	}
@@ -162,9 +164,9 @@ bool templateReap(struct gmp *rt, bool *died)
 
 static bool reap(struct gmp *rt)
 {
-	bool died = false, any = templateReap(rt, &died);
+	bool died, any = templateReap(rt, &died);
 
-	if (died && !load_seq_cst(&rt->s->exiting) && !load_seq_cst(&rt->s->fatal))
+	if (rt->deaths && !load_seq_cst(&rt->s->exiting) && !load_seq_cst(&rt->s->fatal))
 		repair(rt);
 	return any;
 }

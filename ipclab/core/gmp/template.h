@@ -13,6 +13,8 @@ int templateLook(struct gmp *rt);
 bool templateReap(struct gmp *rt, bool *died);
 /* Ms have died in the middle of something: stops the others at the gate, mends, goes on. By the template alone. */
 void repair(struct gmp *rt);
+/* The template waits for a lock: perhaps of somebody who has died since. */
+void templateLockLook(struct gmp *rt);
 /* rebuild.c: with everybody outside: makes queues, lists and counts true again, from allgs and allm. */
 void rebuild(struct gmp *rt);
 bool mLives(struct gmp *rt, uint32_t m);

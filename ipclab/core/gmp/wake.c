@@ -54,6 +54,7 @@ static bool serve(struct gmp *rt, struct waitq *q, uint8_t success)
 	if (!sg)
 		return false;
 	store_relaxed(&sudogOf(rt, sg)->success, success);
+	store_relaxed(&sudogOf(rt, sg)->ticket, 0); /* a dead one may have handed over what we give as a count */
 	if (!success && !sudogOf(rt, sg)->sending)
 		store_relaxed(&sudogOf(rt, sg)->elem, 0);
 	waitqServe(rt, q, sg);
