@@ -86,6 +86,26 @@ static double cost(const struct shape *shape, uint32_t procs, int repeats)
 	return figures[repeats / 2];
 }
 
+/* 50 Gs that block 100 ms in the kernel and 100 that compute 10 ms, on two Ps: 0.5 s of CPU time each. In s. */
+static double mixed(void)
+{
+	struct gmp rt;
+	double ns;
+	int64_t from;
+
+	make(&rt, (struct gmp_config){.procs = 2, .maxg = 1000, .eventslots = eventslots});
+	gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, 50}, {OP_SPAWN, 2, 100}}, 2);
+	gmp_program(&rt, (struct step[]){{OP_BLOCK, 0, 100000000}}, 1);
+	gmp_program(&rt, (struct step[]){{OP_COMPUTE, 0, 10000000}}, 1);
+	from = monotonic_ns();
+	start(&rt, 0);
+	if (gmp_wait(&rt, SECONDS(LIMIT_S)) != FATAL_DONE)
+		says(&rt);
+	ns = (double)(monotonic_ns() - from);
+	gmp_destroy(&rt);
+	return ns / 1e9;
+}
+
 int main(int argc, char **argv)
 {
 	int repeats = argc > 2 ? atoi(argv[2]) : 5;
@@ -94,5 +114,6 @@ int main(int argc, char **argv)
 	CHECK(repeats > 0 && repeats <= 32);
 	for (uint32_t i = 0; i < COUNT_OF(shapes); i++)
 		printf("%-24s %8.0f %8.0f\n", shapes[i].name, cost(&shapes[i], 1, repeats), cost(&shapes[i], 2, repeats));
+	printf("%-24s %8s %8.2f s\n", "mixed load", "", mixed());
 	return 0;
 }
