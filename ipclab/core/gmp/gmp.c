@@ -93,7 +93,9 @@ static void fillIn(struct gmp *rt, const struct gmp_config *config)
 	s->startticks = cputicks();
 	s->callerpid = getpid();
 	s->ncpu = (int32_t)gmp_cpus();
-	store_relaxed(&s->newprocs, otherwise(config->procs, (uint32_t)s->ncpu));
+	store_relaxed(&s->newprocs, config->model == GMP_MANY_TO_1 ? 1
+				    : config->model == GMP_1_TO_1  ? GMP_MAXPROCS
+								   : otherwise(config->procs, (uint32_t)s->ncpu));
 	store_relaxed(&s->lastpoll, s->starttime);
 	for (uint32_t i = 0; i <= s->maxmcount; i++)
 		store_relaxed(&rt->allm[i].where, M_GONE);

@@ -23,8 +23,8 @@
 
 enum gmp_model {
 	GMP_MN,        /* any number of Gs on any number of Ms, at most `procs` running */
-	GMP_MANY_TO_1, /* one M; a G that blocks blocks all; nobody preempts */
-	GMP_1_TO_1,    /* every G has an M of its own; as many Ps as there may be */
+	GMP_MANY_TO_1, /* one M and one P; a G that blocks blocks all; nobody preempts */
+	GMP_1_TO_1,    /* every G has an M of its own, from its first step to its end; as many Ps as there may be */
 };
 
 struct gmp_config {

@@ -7,6 +7,7 @@
 
 #include "chan.h"
 #include "events.h"
+#include "gmp.h"
 #include "lock_futex.h"
 #include "point.h"
 #include "proc.h"
@@ -104,6 +105,12 @@ static void blockInKernel(struct gmp *rt, int64_t ns)
 
 static enum how block(struct gmp *rt, const struct step *step)
 {
+	if (rt->s->model == GMP_MANY_TO_1) { /* one M: who blocks blocks all */
+		leaveRuntime(rt, M_USER);
+		blockInKernel(rt, step->b);
+		enterRuntime(rt);
+		return NEXT;
+	}
 	if (step->op == OP_BLOCK)
 		entersyscall(rt);
 	else
@@ -349,9 +356,8 @@ static enum how resume(struct gmp *rt, uint32_t g, const struct step *steps)
 	return how;
 }
 
-void scriptRun(struct gmp *rt, uint32_t g)
+static void scriptSteps(struct gmp *rt, uint32_t g, struct g *gp)
 {
-	struct g *gp = G(rt, g);
 	const struct program *program = &rt->programs[gp->startpc];
 	const struct step *steps = &rt->steps[program->first];
 	static const struct step end = {.op = OP_EXIT};
@@ -366,6 +372,15 @@ void scriptRun(struct gmp *rt, uint32_t g)
 		gp->pc++;
 		how = perform(rt, g, step);
 	}
+}
+
+void scriptRun(struct gmp *rt, uint32_t g)
+{
+	struct g *gp = G(rt, g);
+
+	if (rt->s->model == GMP_1_TO_1 && gp->pc == 0 && !gp->lockedExt)
+		doLockM(rt, g, true); /* this M is its own from here to its end, and ends with it */
+	scriptSteps(rt, g, gp);
 }
 
 /* --- checking a program before it runs --- */

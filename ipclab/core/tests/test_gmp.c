@@ -1,5 +1,6 @@
 /* The scheduler: what scripts may do, with Ms as threads and as processes. */
 #define _GNU_SOURCE
+#include "core/gmp/schedtrace.h"
 #include "gmp.h"
 
 /* Each story is told for threads (which ThreadSanitizer sees) and for processes, at several numbers of Ps. */
@@ -412,6 +413,152 @@ static int limits_are_errors(void)
 	return 0;
 }
 
+/* One workload, three models: what they have in common is the result, what tells them apart are the Ms. */
+static int the_three_models(void)
+{
+	for (uint32_t threads = THREADS_ONLY; threads < 2; threads++)
+		for (uint32_t model = GMP_MN; model <= GMP_1_TO_1; model++) {
+			struct gmp rt;
+
+			make(&rt, (struct gmp_config){.procs = 2, .model = model, .threads = threads, .maxg = 1000});
+			gmp_chan(&rt, 0);
+			gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, 10}, {OP_SPAWN, 2, 10}}, 2);
+			gmp_program(&rt, (struct step[]){{OP_BLOCK, 0, 2000000}, {OP_SEND, 0, 1}, {OP_LOOP, 0, 3}}, 3);
+			gmp_program(&rt, (struct step[]){{OP_RECV, 0, 0}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, 3}}, 3);
+			start(&rt, 0);
+			ends(&rt, FATAL_DONE);
+			check_done(&rt, 2, 10, 30);
+			if (model == GMP_MANY_TO_1)
+				CHECK_EQ(load_relaxed(&rt.s->mnext), 2); /* sysmon, and the one */
+			if (model == GMP_1_TO_1)
+				CHECK_EQ(load_relaxed(&rt.s->nmfreed), 21); /* an M for each G, and it went with it */
+			gmp_destroy(&rt);
+		}
+	return 0;
+}
+
+/* A line or a block of it must be what Go's own schedtrace prints, to the letter. */
+static bool next_is(const char **at, const char *text)
+{
+	if (strncmp(*at, text, strlen(text)) != 0)
+		return false;
+	*at += strlen(text);
+	return true;
+}
+
+static int64_t number(const char **at)
+{
+	char *end;
+	int64_t value;
+
+	if (next_is(at, "nil"))
+		return -1;
+	value = strtoll(*at, &end, 10);
+	CHECK(end != *at);
+	*at = end;
+	return value;
+}
+
+#define FIELD(at, name) (next_is(at, name) ? number(at) : (fprintf(stderr, "at: %.40s\n", *(at)), exit(1), 0))
+
+static const char *headline_of(const char *at, int64_t procs)
+{
+	CHECK(FIELD(&at, "SCHED ") >= 0);
+	CHECK_EQ(FIELD(&at, "ms: gomaxprocs="), procs);
+	CHECK(FIELD(&at, " idleprocs=") >= 0);
+	CHECK(FIELD(&at, " threads=") >= 0);
+	CHECK(FIELD(&at, " spinningthreads=") >= 0);
+	CHECK(FIELD(&at, " needspinning=") >= 0);
+	CHECK(FIELD(&at, " idlethreads=") >= 0);
+	CHECK(FIELD(&at, " runqueue=") >= 0);
+	return at;
+}
+
+static void flag(const char **at, const char *name)
+{
+	CHECK(next_is(at, name) && (next_is(at, "true") || next_is(at, "false")));
+}
+
+static void check_short(const char *at, int64_t procs)
+{
+	at = headline_of(at, procs);
+	CHECK(next_is(&at, " ["));
+	for (int64_t i = 0; i < procs; i++)
+		CHECK(FIELD(&at, " ") >= 0);
+	CHECK(next_is(&at, " ] schedticks=["));
+	for (int64_t i = 0; i < procs; i++)
+		CHECK(FIELD(&at, " ") >= 0);
+	CHECK_EQ(strcmp(at, " ]\n"), 0);
+}
+
+static void check_detailed(const char *at, int64_t procs)
+{
+	at = headline_of(at, procs);
+	flag(&at, " gcwaiting=");
+	FIELD(&at, " nmidlelocked=");
+	FIELD(&at, " stopwait=");
+	flag(&at, " sysmonwait=");
+	CHECK(next_is(&at, "\n"));
+	for (int64_t i = 0; i < procs; i++) {
+		CHECK_EQ(FIELD(&at, "  P"), i);
+		CHECK(FIELD(&at, ": status=") <= _Pdead);
+		FIELD(&at, " schedtick=");
+		FIELD(&at, " syscalltick=");
+		FIELD(&at, " m=");
+		FIELD(&at, " runqsize=");
+		FIELD(&at, " gfreecnt=");
+		FIELD(&at, " timerslen=");
+		CHECK(next_is(&at, "\n"));
+	}
+	while (next_is(&at, "  M")) {
+		number(&at);
+		FIELD(&at, ": p=");
+		FIELD(&at, " curg=");
+		CHECK(next_is(&at, " mallocing=0 throwing=0 preemptoff="));
+		FIELD(&at, " locks=");
+		CHECK(next_is(&at, " dying=0"));
+		flag(&at, " spinning=");
+		flag(&at, " blocked=");
+		FIELD(&at, " lockedg=");
+		CHECK(next_is(&at, "\n"));
+	}
+	while (next_is(&at, "  G")) {
+		number(&at);
+		FIELD(&at, ": status=");
+		CHECK(next_is(&at, "("));
+		at = strchr(at, ')');
+		CHECK(at != NULL);
+		FIELD(&at, ") m=");
+		FIELD(&at, " lockedm=");
+		CHECK(next_is(&at, "\n"));
+	}
+	CHECK_EQ(*at, 0);
+}
+
+static int schedtrace_is_gos(void)
+{
+	static char text[1 << 20];
+	struct gmp rt;
+
+	make(&rt, (struct gmp_config){.procs = 3, .threads = 1, .maxg = 1000});
+	gmp_chan(&rt, 0);
+	gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, 20}, {OP_SPAWN, 2, 3}, {OP_SLEEP, 0, 20000000}, {OP_CLOSE, 0, 0}}, 4);
+	gmp_program(&rt, (struct step[]){{OP_RECV, 0, 0}}, 1);
+	gmp_program(&rt, (struct step[]){{OP_LOCKM, 0, 0}, {OP_SLEEP, 0, 100000}, {OP_COMPUTE, 0, 100000}, {OP_LOOP, 1, 20}}, 4);
+	start(&rt, 0);
+	while (!load_seq_cst(&rt.s->fatal)) {
+		CHECK(schedtrace(&rt, false, text, sizeof text) == (int64_t)strlen(text));
+		check_short(text, 3);
+		CHECK(schedtrace(&rt, true, text, sizeof text) == (int64_t)strlen(text));
+		check_detailed(text, 3);
+		CHECK(schedtrace(&rt, true, text, 100) > 100); /* cut, and says how long it would be */
+		CHECK_EQ(strlen(text), 99);
+	}
+	ends(&rt, FATAL_DONE);
+	gmp_destroy(&rt);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
@@ -432,6 +579,8 @@ int main(int argc, char **argv)
 		{"misuse_is_an_error", misuse_is_an_error},
 		{"wrong_programs_are_refused", wrong_programs_are_refused},
 		{"limits_are_errors", limits_are_errors},
+		{"the_three_models", the_three_models},
+		{"schedtrace_is_gos", schedtrace_is_gos},
 		{NULL, NULL},
 	};
 
