@@ -100,7 +100,7 @@ static void fillIn(struct gmp *rt, const struct gmp_config *config)
 	for (uint32_t i = 0; i <= s->maxmcount; i++)
 		store_relaxed(&rt->allm[i].where, M_GONE);
 	for (uint32_t i = 0; i < GMP_MAXPROCS; i++)
-		rt->allp[i].id = i;
+		rt->allp[i].id = i, store_relaxed(&rt->allp[i].status, _Pdead);
 }
 
 int gmp_create(struct gmp *rt, const struct gmp_config *config)

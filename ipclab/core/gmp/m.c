@@ -28,6 +28,24 @@ void maskclear(_Atomic uint32_t *mask, uint32_t id)
  *   idle P --pidleget--> in hand --nextp or directly--> acquirep: P.m, M.p, _Prunning --releasep--> in hand, _Pidle
  */
 
+void pstatus(struct gmp *rt, struct p *pp, uint32_t to)
+{
+	uint32_t from = load_relaxed(&pp->status);
+
+	store_seq_cst(&pp->status, to);
+	event(rt, EV_PSTATUS, 0, (uint64_t)pp->id << 32 | from << 8 | to);
+}
+
+bool pcas(struct gmp *rt, struct p *pp, uint32_t from, uint32_t to)
+{
+	uint32_t seen = from;
+
+	if (!cas_seq_cst(&pp->status, &seen, to))
+		return false;
+	event(rt, EV_PSTATUS, 0, (uint64_t)pp->id << 32 | from << 8 | to);
+	return true;
+}
+
 void wirep(struct gmp *rt, uint32_t p)
 {
 	struct p *pp = P(rt, p);
@@ -41,7 +59,7 @@ void wirep(struct gmp *rt, uint32_t p)
 	POINT(rt, "wirep.p");
 	store_release(&pp->m, M_INDEX(rt, rt->m));
 	POINT(rt, "wirep.m");
-	store_seq_cst(&pp->status, _Prunning);
+	pstatus(rt, pp, _Prunning);
 }
 
 void acquirep(struct gmp *rt, uint32_t p)
@@ -65,7 +83,7 @@ uint32_t releasep(struct gmp *rt)
 	POINT(rt, "releasep.p");
 	store_relaxed(&pp->m, 0);
 	POINT(rt, "releasep.m");
-	store_seq_cst(&pp->status, _Pidle);
+	pstatus(rt, pp, _Pidle);
 	return P_INDEX(pp);
 }
 

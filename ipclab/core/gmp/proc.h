@@ -35,6 +35,9 @@ void netpollBreak(struct gmp *rt);
 void acquirep(struct gmp *rt, uint32_t p);
 void wirep(struct gmp *rt, uint32_t p);
 uint32_t releasep(struct gmp *rt);
+/* Every change of a P's status, so that the event log has them all. pcas: true if it was `from`. */
+void pstatus(struct gmp *rt, struct p *pp, uint32_t to);
+bool pcas(struct gmp *rt, struct p *pp, uint32_t from, uint32_t to);
 void pidleput(struct gmp *rt, uint32_t p); /* sched.lock; the run queue is empty */
 uint32_t pidleget(struct gmp *rt);         /* sched.lock */
 uint32_t pidlegetSpinning(struct gmp *rt); /* sched.lock */
@@ -64,7 +67,8 @@ void gcstopm(struct gmp *rt);
 uint32_t procresize(struct gmp *rt, int32_t n); /* sched.lock, world stopped; the Ps with work, by link */
 void preemptall(struct gmp *rt);
 bool preemptone(struct gmp *rt, struct p *pp);
-void worldstopped(struct gmp *rt, struct p *pp); /* sched.lock: this P has stopped */
+void worldstopped(struct gmp *rt, struct p *pp); /* sched.lock: this P stops */
+void uncountStopped(struct gmp *rt);            /* sched.lock: one P less to stop */
 
 /* syscall.c */
 void entersyscall(struct gmp *rt);

@@ -43,17 +43,20 @@ void preemptall(struct gmp *rt)
 			preemptone(rt, &rt->allp[i]);
 }
 
+void uncountStopped(struct gmp *rt)
+{
+	int32_t wait = load_relaxed(&rt->s->stopwait) - 1;
+
+	store_relaxed(&rt->s->stopwait, wait);
+	if (wait == 0)
+		note_wakeup(&rt->s->stopnote);
+}
+
 void worldstopped(struct gmp *rt, struct p *pp)
 {
-	struct schedt *s = rt->s;
-	int32_t wait;
-
-	store_seq_cst(&pp->status, _Pgcstop);
+	pstatus(rt, pp, _Pgcstop);
 	POINT(rt, "worldstopped.status");
-	wait = load_relaxed(&s->stopwait) - 1;
-	store_relaxed(&s->stopwait, wait);
-	if (wait == 0)
-		note_wakeup(&s->stopnote);
+	uncountStopped(rt);
 }
 
 void gcstopm(struct gmp *rt)
@@ -79,15 +82,13 @@ static void stopPs(struct gmp *rt)
 	struct schedt *s = rt->s;
 
 	for (int32_t i = 0; i < load_relaxed(&s->gomaxprocs); i++) {
-		uint32_t status = _Psyscall;
-
-		if (cas_seq_cst(&rt->allp[i].status, &status, _Pgcstop)) {
+		if (pcas(rt, &rt->allp[i], _Psyscall, _Pgcstop)) {
 			count_up(&rt->allp[i].syscalltick);
 			store_relaxed(&s->stopwait, load_relaxed(&s->stopwait) - 1);
 		}
 	}
 	for (uint32_t p; (p = pidleget(rt));) {
-		store_seq_cst(&P(rt, p)->status, _Pgcstop);
+		pstatus(rt, P(rt, p), _Pgcstop);
 		store_relaxed(&s->stopwait, load_relaxed(&s->stopwait) - 1);
 	}
 }
@@ -112,7 +113,7 @@ static void stopTheWorldWithSema(struct gmp *rt)
 	POINT(rt, "stw.gcwaiting");
 	preemptall(rt);
 	if (rt->p) {
-		store_seq_cst(&rt->p->status, _Pgcstop);
+		pstatus(rt, rt->p, _Pgcstop);
 		store_relaxed(&s->stopwait, load_relaxed(&s->stopwait) - 1);
 	}
 	stopPs(rt);
@@ -174,20 +175,20 @@ static void destroy(struct gmp *rt, struct p *pp, struct p *heir)
 		globrunqputhead(rt, g);
 	timersTake(rt, heir, pp);
 	gfpurge(rt, pp);
-	store_seq_cst(&pp->status, _Pdead);
+	pstatus(rt, pp, _Pdead);
 }
 
 static void keepOwnP(struct gmp *rt, int32_t n)
 {
 	if (rt->p->id < (uint32_t)n) {
-		store_seq_cst(&rt->p->status, _Prunning);
+		pstatus(rt, rt->p, _Prunning);
 		return;
 	}
 	store_relaxed(&rt->p->m, 0);
 	store_relaxed(&rt->m->p, 0);
 	rt->p = NULL;
 	store_relaxed(&rt->allp[0].m, 0);
-	store_seq_cst(&rt->allp[0].status, _Pidle);
+	pstatus(rt, &rt->allp[0], _Pidle);
 	acquirep(rt, 1);
 }
 
@@ -201,7 +202,7 @@ uint32_t procresize(struct gmp *rt, int32_t n)
 		struct p *pp = &rt->allp[i];
 
 		pp->id = (uint32_t)i;
-		store_seq_cst(&pp->status, _Pgcstop);
+		pstatus(rt, pp, _Pgcstop);
 		maskset(s->timerpMask, pp->id);
 		maskclear(s->idlepMask, pp->id);
 	}
@@ -214,7 +215,7 @@ uint32_t procresize(struct gmp *rt, int32_t n)
 
 		if (pp == rt->p)
 			continue;
-		store_seq_cst(&pp->status, _Pidle);
+		pstatus(rt, pp, _Pidle);
 		if (runqempty(pp)) {
 			pidleput(rt, P_INDEX(pp));
 		} else {

@@ -12,12 +12,10 @@
 /* Stop the world may have looked at our P just before it was _Psyscall: then we stop it ourselves. */
 static void entersyscall_gcwait(struct gmp *rt, struct p *pp)
 {
-	uint32_t status = _Psyscall;
-
 	lock(rt, &rt->s->lock);
-	if (load_relaxed(&rt->s->stopwait) > 0 && cas_seq_cst(&pp->status, &status, _Pgcstop)) {
+	if (load_relaxed(&rt->s->stopwait) > 0 && pcas(rt, pp, _Psyscall, _Pgcstop)) {
 		count_up(&pp->syscalltick);
-		worldstopped(rt, pp);
+		uncountStopped(rt);
 	}
 	unlock(rt, &rt->s->lock);
 }
@@ -44,7 +42,7 @@ void entersyscall(struct gmp *rt)
 	store_relaxed(&mp->p, 0);
 	rt->p = NULL;
 	POINT(rt, "entersyscall.unwired");
-	store_seq_cst(&pp->status, _Psyscall);
+	pstatus(rt, pp, _Psyscall);
 	if (load_seq_cst(&s->gcwaiting))
 		entersyscall_gcwait(rt, pp);
 	leaveRuntime(rt, M_USER);
@@ -69,10 +67,9 @@ void entersyscallblock(struct gmp *rt)
 static int exitsyscallfast(struct gmp *rt, uint32_t oldp)
 {
 	struct schedt *s = rt->s;
-	uint32_t status = _Psyscall, p;
+	uint32_t p;
 
-	if (oldp && load_seq_cst(&P(rt, oldp)->status) == _Psyscall &&
-	    cas_seq_cst(&P(rt, oldp)->status, &status, _Pidle)) {
+	if (oldp && pcas(rt, P(rt, oldp), _Psyscall, _Pidle)) {
 		POINT(rt, "exitsyscall.reacquired");
 		wirep(rt, oldp);
 		return 0;

@@ -17,14 +17,13 @@
 /* Takes the P out of a system call. allpLock is not held. True when we, not the returning M, have got it. */
 static bool retakeSyscall(struct gmp *rt, struct p *pp)
 {
-	uint32_t status = _Psyscall;
 	bool got;
 
 	/* One more M counts as running, from before the CAS: else the M whose P is taken could return, find no work, and
 	 * report a deadlock while we still hold the P in our hands. */
 	incidlelocked(rt, -1);
 	POINT(rt, "retake.counted");
-	got = cas_seq_cst(&pp->status, &status, _Pidle);
+	got = pcas(rt, pp, _Psyscall, _Pidle);
 	if (got) {
 		POINT(rt, "retake.taken");
 		event(rt, EV_RETAKE, 0, pp->id);

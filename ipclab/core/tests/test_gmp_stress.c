@@ -313,6 +313,122 @@ static void count_events(struct gmp *rt, uint64_t *counts, uint64_t *lost)
 	}
 }
 
+/* The graph of P's states, drawn from the events, is Go's. ("+": a way that must have been taken.) */
+static const char *const graph[] = {
+	/* to:          idle running syscall gcstop dead */
+	/* idle    */ " +-+-",
+	/* running */ "+ ++-",
+	/* syscall */ "+- +-",
+	/* gcstop  */ "++- +",
+	/* dead    */ "---+ ",
+};
+
+static void draw(struct gmp *rt, uint64_t ways[5][5])
+{
+	struct event some[100];
+	uint64_t lost = 0;
+
+	for (uint32_t m = 1; m <= (uint32_t)load_relaxed(&rt->s->mnext); m++) {
+		uint64_t from = 0;
+		uint32_t n;
+
+		while ((n = eventsRead(rt, m, &from, some, COUNT_OF(some), &lost)))
+			for (uint32_t i = 0; i < n; i++)
+				if ((load_relaxed(&some[i].what) & 0xffff) == EV_PSTATUS)
+					ways[load_relaxed(&some[i].arg) >> 8 & 0xff][load_relaxed(&some[i].arg) & 0xff]++;
+	}
+}
+
+static int ps_change_as_gos_do(void)
+{
+	uint64_t ways[5][5] = {0};
+
+	for (uint32_t round = 0; round < 20; round++) {
+		struct gmp rt;
+
+		make(&rt, (struct gmp_config){.procs = 1 + round % 4, .threads = 1, .maxg = 10000, .eventslots = 1 << 14});
+		gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, 10}, {OP_SPAWN, 2, 6}, {OP_SPAWN, 3, 4}}, 3);
+		gmp_program(&rt, (struct step[]){{OP_STOPWORLD, 3, 0}, {OP_YIELD, 0, 0}, {OP_STOPWORLD, 1, 0}, {OP_BLOCK, 0, 1000},
+						 {OP_STOPWORLD, 2, 10000}, {OP_LOOP, 0, 5}}, 6);
+		gmp_program(&rt, (struct step[]){{OP_BLOCK, 0, 100000}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, 20}}, 3);
+		gmp_program(&rt, (struct step[]){{OP_COMPUTE, 0, 50000}, {OP_BLOCKING, 0, 1000}, {OP_LOOP, 0, 10}}, 3);
+		start(&rt, 0);
+		ends(&rt, FATAL_DONE);
+		draw(&rt, ways);
+		gmp_destroy(&rt);
+	}
+	for (int from = 0; from < 5; from++)
+		for (int to = 0; to < 5; to++) {
+			if ((graph[from][to] == '+') != (ways[from][to] > 0))
+				fprintf(stderr, "from %d to %d: %llu times\n", from, to, (unsigned long long)ways[from][to]);
+			if (from != to)
+				CHECK_EQ(ways[from][to] > 0, graph[from][to] == '+');
+		}
+	return 0;
+}
+
+/* --- work conservation ------------------------------------------------------------------------------------------------
+ *
+ * Two Ps, and nobody preempts. One G makes another one runnable, in some way, and then computes for ever: if the wake-up
+ * of a second M is lost, nothing ever happens again, and main waits for ever. (golang/go#45867, #60693: preemption by
+ * sysmon would hide it.) No time is measured.
+ */
+#define FOR_EVER {OP_COMPUTE, 0, 3600 * NS_PER_S}
+#define ONLY_SEND {OP_SEND, 0, 1}
+
+static const struct way {
+	const char *name;
+	struct step hog[5], other[4];
+} ways_to_wake[] = {
+	{"go", {{OP_SPAWN, 2, 1}, FOR_EVER}, {ONLY_SEND}},
+	{"go, several", {{OP_SPAWN, 2, 3}, FOR_EVER}, {{OP_YIELD, 0, 0}, ONLY_SEND}},
+	{"channel", {{OP_SPAWN, 2, 1}, {OP_YIELD, 0, 0}, {OP_SEND, 1, 1}, FOR_EVER}, {{OP_RECV, 1, 0}, ONLY_SEND}},
+	{"close", {{OP_SPAWN, 2, 1}, {OP_YIELD, 0, 0}, {OP_CLOSE, 1, 0}, FOR_EVER}, {{OP_RECV, 1, 0}, ONLY_SEND}},
+	{"timer", {{OP_SPAWN, 2, 1}, {OP_YIELD, 0, 0}, FOR_EVER}, {{OP_SLEEP, 0, 100000}, ONLY_SEND}},
+	{"system call", {{OP_SPAWN, 2, 1}, {OP_YIELD, 0, 0}, FOR_EVER}, {{OP_BLOCK, 0, 100000}, ONLY_SEND}},
+	{"blocking call", {{OP_SPAWN, 2, 1}, {OP_YIELD, 0, 0}, FOR_EVER}, {{OP_BLOCKING, 0, 100000}, ONLY_SEND}},
+	{"semaphore", {{OP_SPAWN, 2, 1}, {OP_YIELD, 0, 0}, {OP_RELEASE, 0, 0}, FOR_EVER}, {{OP_ACQUIRE, 0, 0}, ONLY_SEND}},
+	{"wait group", {{OP_WG_ADD, 1, 1}, {OP_SPAWN, 2, 1}, {OP_YIELD, 0, 0}, {OP_WG_ADD, 1, -1}, FOR_EVER},
+	 {{OP_WG_WAIT, 1, 0}, ONLY_SEND}},
+	{"the world starts", {{OP_SPAWN, 2, 2}, {OP_STOPWORLD, 2, 0}, FOR_EVER}, {{OP_YIELD, 0, 0}, ONLY_SEND}},
+	{"locked", {{OP_SPAWN, 2, 1}, FOR_EVER}, {{OP_LOCKM, 0, 0}, {OP_YIELD, 0, 0}, ONLY_SEND}},
+};
+
+static uint32_t length_of(const struct step *steps, uint32_t most)
+{
+	while (most > 0 && steps[most - 1].op == OP_EXIT)
+		most--;
+	return most;
+}
+
+static int no_wake_up_is_lost(void)
+{
+	uint32_t rounds = getenv("IPCLAB_ROUNDS") ? (uint32_t)atoi(getenv("IPCLAB_ROUNDS")) : 10;
+
+	for (uint32_t i = 0; i < COUNT_OF(ways_to_wake) * rounds; i++) {
+		const struct way *way = &ways_to_wake[i % COUNT_OF(ways_to_wake)];
+		struct gmp rt;
+		int got;
+
+		make(&rt, (struct gmp_config){.procs = 2, .threads = THREADS_ONLY || i % 2, .maxg = 100, .seed = i, .mainends = 1,
+					      .randomize = i % 3 == 0, .nopreempt = 1});
+		gmp_chan(&rt, 0);
+		gmp_chan(&rt, 0);
+		gmp_sema(&rt, 0);
+		gmp_sema(&rt, 0);
+		gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, 1}, {OP_RECV, 0, 0}}, 2);
+		gmp_program(&rt, way->hog, length_of(way->hog, 5));
+		gmp_program(&rt, way->other, length_of(way->other, 4));
+		start(&rt, 0);
+		got = gmp_wait(&rt, SECONDS(20));
+		if (got != FATAL_DONE)
+			fprintf(stderr, "%s: lost in round %u, threads %u\n", way->name, i, rt.s->threads);
+		CHECK_EQ(got, FATAL_DONE);
+		gmp_destroy(&rt);
+	}
+	return 0;
+}
+
 static int events_tell_all(void)
 {
 	for (uint32_t slots = 64; slots <= 1u << 16; slots *= 1024) {
@@ -355,6 +471,8 @@ int main(int argc, char **argv)
 		{"the_templates_death_is_told", the_templates_death_is_told},
 		{"strangers_are_refused", strangers_are_refused},
 		{"events_tell_all", events_tell_all},
+		{"ps_change_as_gos_do", ps_change_as_gos_do},
+		{"no_wake_up_is_lost", no_wake_up_is_lost},
 		{NULL, NULL},
 	};
 
