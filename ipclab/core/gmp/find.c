@@ -27,16 +27,23 @@ void becomeSpinning(struct gmp *rt)
 	event(rt, EV_SPIN, 0, 1);
 }
 
-/* One from the global queue, a share of the rest to the own one. sched.lock is held; it is released. */
+/*
+ * One from the global queue, a share of the rest to the own one. sched.lock is held; it is released.
+ *
+ * The rest is in the ring before the lock is released. Go 1.25 puts it there afterwards, and for that moment the Gs are
+ * nowhere: a spinning M that looks just then, at the global queue and at all rings, finds nothing and goes to sleep,
+ * and nobody tells it of them, because who moves Gs wakes nobody. There sysmon's preemption ends it after 10 ms.
+ * (Found by test_gmp_stress, no_wake_up_is_lost.) So: whoever gives up his P takes the lock later, and sees the ring.
+ */
 static uint32_t takeGlobal(struct gmp *rt, struct p *pp)
 {
 	struct gQueue rest = {0};
 	uint32_t g = globrunqgetbatch(rt, GMP_RUNQ / 2, &rest);
 
-	unlock(rt, &rt->s->lock);
 	POINT(rt, "takeGlobal.taken");
 	if (g)
 		runqputbatch(rt, pp, &rest);
+	unlock(rt, &rt->s->lock);
 	return g;
 }
 

@@ -201,7 +201,6 @@ uint32_t procresize(struct gmp *rt, int32_t n)
 	for (int32_t i = old; i < n; i++) {
 		struct p *pp = &rt->allp[i];
 
-		pp->id = (uint32_t)i;
 		pstatus(rt, pp, _Pgcstop);
 		maskset(s->timerpMask, pp->id);
 		maskclear(s->idlepMask, pp->id);

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "core/gmp/schedtrace.h"
 #include "gmp.h"
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -406,6 +407,8 @@ static int no_wake_up_is_lost(void)
 	uint32_t rounds = getenv("IPCLAB_ROUNDS") ? (uint32_t)atoi(getenv("IPCLAB_ROUNDS")) : 10;
 
 	for (uint32_t i = 0; i < COUNT_OF(ways_to_wake) * rounds; i++) {
+		if (getenv("IPCLAB_WAY") && strcmp(getenv("IPCLAB_WAY"), ways_to_wake[i % COUNT_OF(ways_to_wake)].name) != 0)
+			continue;
 		const struct way *way = &ways_to_wake[i % COUNT_OF(ways_to_wake)];
 		struct gmp rt;
 		int got;
@@ -420,9 +423,13 @@ static int no_wake_up_is_lost(void)
 		gmp_program(&rt, way->hog, length_of(way->hog, 5));
 		gmp_program(&rt, way->other, length_of(way->other, 4));
 		start(&rt, 0);
-		got = gmp_wait(&rt, SECONDS(20));
-		if (got != FATAL_DONE)
-			fprintf(stderr, "%s: lost in round %u, threads %u\n", way->name, i, rt.s->threads);
+		got = gmp_wait(&rt, SECONDS(5));
+		if (got != FATAL_DONE) {
+			static char text[1 << 16];
+
+			schedtrace(&rt, true, text, sizeof text);
+			fprintf(stderr, "%s: lost in round %u, threads %u\n%s", way->name, i, rt.s->threads, text);
+		}
 		CHECK_EQ(got, FATAL_DONE);
 		gmp_destroy(&rt);
 	}
