@@ -106,14 +106,81 @@ static double mixed(void)
 	return ns / 1e9;
 }
 
+/* --- hand-off: from a G's entering the kernel to the start of the next G, on another M --- */
+
+struct moment {
+	uint64_t ticks;
+	uint32_t kind;
+};
+
+static int by_ticks(const void *a, const void *b)
+{
+	uint64_t x = ((const struct moment *)a)->ticks, y = ((const struct moment *)b)->ticks;
+
+	return x < y ? -1 : x > y;
+}
+
+static uint32_t moments_of(struct gmp *rt, struct moment *into, uint32_t most)
+{
+	uint32_t n = 0;
+
+	for (uint32_t m = 1; m <= (uint32_t)load_relaxed(&rt->s->mnext); m++) {
+		struct event some[64];
+		uint64_t from = 0, lost = 0;
+		uint32_t got;
+
+		while ((got = eventsRead(rt, m, &from, some, COUNT_OF(some), &lost)))
+			for (uint32_t i = 0; i < got && n < most; i++) {
+				uint32_t kind = load_relaxed(&some[i].what) & 0xffff;
+
+				if (kind == EV_SYSCALL || kind == EV_GO_START)
+					into[n++] = (struct moment){load_relaxed(&some[i].ticks), kind};
+			}
+	}
+	qsort(into, n, sizeof *into, by_ticks);
+	return n;
+}
+
+/* One P; one G blocks 2 ms at a time beside one that always has work. The median, in us. */
+static double handoff(enum op op)
+{
+	static struct moment moments[1 << 16];
+	double figures[1024], ns_per_tick;
+	uint32_t n, count = 0;
+	struct gmp rt;
+
+	make(&rt, (struct gmp_config){.procs = 1, .maxg = 1000, .eventslots = 1 << 13});
+	gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, 1}, {OP_SPAWN, 2, 1}}, 2);
+	gmp_program(&rt, (struct step[]){{op, 0, 2000000}, {OP_LOOP, 0, 300}}, 2);
+	gmp_program(&rt, (struct step[]){{OP_COMPUTE, 0, 100000}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, 6500}}, 3);
+	start(&rt, 0);
+	if (gmp_wait(&rt, SECONDS(LIMIT_S)) != FATAL_DONE)
+		says(&rt);
+	gmp_stop(&rt);
+	ns_per_tick = (double)(monotonic_ns() - rt.s->starttime) / (double)(cputicks() - rt.s->startticks);
+	n = moments_of(&rt, moments, COUNT_OF(moments));
+	for (uint32_t i = 0; i + 1 < n && count < COUNT_OF(figures); i++)
+		if (moments[i].kind == EV_SYSCALL && moments[i + 1].kind == EV_GO_START)
+			figures[count++] = (double)(moments[i + 1].ticks - moments[i].ticks) * ns_per_tick / 1000;
+	gmp_destroy(&rt);
+	qsort(figures, count, sizeof *figures, by_value);
+	return count ? figures[count / 2] : -1;
+}
+
 int main(int argc, char **argv)
 {
 	int repeats = argc > 2 ? atoi(argv[2]) : 5;
+	double loads[32];
 
 	eventslots = argc > 1 ? (uint32_t)atoi(argv[1]) : 0;
 	CHECK(repeats > 0 && repeats <= 32);
 	for (uint32_t i = 0; i < COUNT_OF(shapes); i++)
 		printf("%-24s %8.0f %8.0f\n", shapes[i].name, cost(&shapes[i], 1, repeats), cost(&shapes[i], 2, repeats));
-	printf("%-24s %8s %8.2f s\n", "mixed load", "", mixed());
+	for (int i = 0; i < repeats; i++)
+		loads[i] = mixed();
+	qsort(loads, (size_t)repeats, sizeof *loads, by_value);
+	printf("%-24s %8s %8.2f s\n", "mixed load", "", loads[repeats / 2]);
+	printf("%-24s %8.0f us (declared blocking, p50)\n", "hand-off", handoff(OP_BLOCKING));
+	printf("%-24s %8.0f us (by sysmon, p50)\n", "hand-off", handoff(OP_BLOCK));
 	return 0;
 }
