@@ -182,9 +182,11 @@ static void *owner(void *argument)
 	bool inherit;
 
 	(void)argument;
+	int64_t deadline = SECONDS(2);
+
 	for (uint32_t g = 1; g <= GS; g++)
 		hand[n++] = g, take(g);
-	for (int i = 0; i < 4 * ROUNDS; i++) {
+	for (int i = 0; i < 4 * ROUNDS && (i % 256 || monotonic_ns() < deadline); i++) {
 		uint32_t g;
 
 		if (n > 0 && cheaprandn(&rt, 2)) {
@@ -425,6 +427,8 @@ static void *other_side(void *argument)
 		meet(2 * i + 1);
 		pair->other(&rt);
 		meet(2 * i + 2);
+		if (load_relaxed(&stop))
+			break;
 	}
 	return NULL;
 }
@@ -432,6 +436,7 @@ static void *other_side(void *argument)
 static int one_side_sees_the_other(void)
 {
 	for (uint32_t k = 0; k < COUNT_OF(pairs); k++) {
+		int64_t deadline;
 		pthread_t thread;
 		struct gmp rt;
 
@@ -440,15 +445,20 @@ static int one_side_sees_the_other(void)
 		pairs[k].undo(&rt);
 		store_seq_cst(&rt.s->nmspinning, 1);
 		store_seq_cst(&arrived, 0);
+		store_seq_cst(&stop, 0);
+		deadline = SECONDS(1); /* on a machine that is full, fewer rounds */
 		thread = run(other_side, (void *)&pairs[k]);
 		for (uint32_t i = 0; i < LITMUS_ROUNDS; i++) {
 			meet(2 * i + 1);
 			pairs[k].one(&rt);
+			store_relaxed(&stop, i == LITMUS_ROUNDS - 1 || monotonic_ns() > deadline);
 			meet(2 * i + 2);
 			if (!load_relaxed(&saw[0]) && !load_relaxed(&saw[1]))
 				fprintf(stderr, "%s: neither saw the other, round %u\n", pairs[k].name, i);
 			CHECK(load_relaxed(&saw[0]) || load_relaxed(&saw[1]));
 			pairs[k].undo(&rt);
+			if (load_relaxed(&stop))
+				break;
 		}
 		pthread_join(thread, NULL);
 		gmp_destroy(&world);
