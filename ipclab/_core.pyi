@@ -259,7 +259,7 @@ class Tracker:
     def use_events(self, fd: int, /) -> None:
         """Process events from procevents_open(); the fd is the Tracker's."""
 
-    def add(self, pid: int, start_ticks: int = 0, /) -> None:
+    def add(self, pid: int, start_ticks: int = 0, named: bool = True, /) -> None:
         """OSError ESRCH: no such process, or (start_ticks not 0) another one with this pid; EACCES: /proc hides it."""
 
     def tell_exit(self, pid: int, status: int, /) -> None: ...

@@ -158,12 +158,12 @@ static PyObject *Tracker_add(PyObject *object, PyObject *args)
 {
 	struct tracker *tracker = opened(object);
 	unsigned long long start_ticks = 0;
-	int pid, rc;
+	int pid, named = 1, rc;
 
-	if (!tracker || !PyArg_ParseTuple(args, "i|K", &pid, &start_ticks))
+	if (!tracker || !PyArg_ParseTuple(args, "i|Kp", &pid, &start_ticks, &named))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
-	rc = tracker_add(tracker, pid, start_ticks);
+	rc = tracker_add(tracker, pid, start_ticks, named);
 	Py_END_ALLOW_THREADS
 	if (rc < 0)
 		return raise_os_error(rc, "openat");

@@ -11,12 +11,12 @@
 #define MOST_THREADS 65536
 
 /* Before the first look: what happens between the two is told, and known to be of before the record. */
-static void attach(struct tracker *tracker, struct thread *thread)
+static void attach(struct tracker *tracker, struct thread *thread, int late)
 {
 	int rc = 0, rings = 0;
 
 	if (tracker->tracer) {
-		thread->leader = SOURCE_TRACE; /* its id stands in set_event_pid already */
+		thread->leader = late ? SOURCE_POLL : SOURCE_TRACE; /* its id stands in set_event_pid already, or never will */
 	} else if (tracker->switcher) {
 		switcher_ring_bytes(tracker->switcher, &rings);
 		/* One descriptor per CPU: half of all there are, the others are for looks, which every thread needs. */
@@ -31,15 +31,15 @@ static void attach(struct tracker *tracker, struct thread *thread)
 		tracker->numbers.attach_error = -rc;
 }
 
-/* One that lived before the record: it begins with what it is in now. */
-static int begin_living(struct tracker *tracker, struct thread *thread)
+/* One that lived before the record: it begins with what it is in now. `late`: it has come to us while we looked. */
+static int begin_living(struct tracker *tracker, struct thread *thread, int late)
 {
 	struct edge edge = {.on_cpu = ON_CPU_UNKNOWN, .cpu = -1, .source = SOURCE_POLL};
 	struct look *look = &thread->last;
 	struct procstat stat;
 	int rc;
 
-	attach(tracker, thread);
+	attach(tracker, thread, late);
 	rc = read_stat(tracker, thread, &stat);
 	if (rc < 0)
 		return rc;
@@ -81,6 +81,15 @@ static int begin_born(struct tracker *tracker, struct thread *thread, const stru
 	return look_at(tracker, thread, 1, &stat);
 }
 
+/* A child that poll meets need not be a new one: an orphan comes to a subreaper at any age. */
+static int is_older(const struct tracker *tracker, const struct process *process, pid_t tid, const struct birth *birth)
+{
+	struct procstat stat;
+
+	return birth->source == SOURCE_POLL && stat_of(process->pid, tid, &stat) == 0 &&
+	       stat.start_ticks < tracker->begun_ticks;
+}
+
 int add_one_thread(struct tracker *tracker, struct process *process, pid_t tid, const struct birth *birth)
 {
 	struct thread *thread = followed_add_thread(&tracker->all, process, tid);
@@ -88,7 +97,10 @@ int add_one_thread(struct tracker *tracker, struct process *process, pid_t tid, 
 
 	if (!thread)
 		return -ENOMEM;
-	rc = birth ? begin_born(tracker, thread, birth) : begin_living(tracker, thread);
+	if (!birth || is_older(tracker, process, tid, birth))
+		rc = begin_living(tracker, thread, birth != NULL);
+	else
+		rc = begin_born(tracker, thread, birth);
 	if (rc < 0) {
 		tracker->numbers.unseen += birth && tid == process->pid && thread->leader < SOURCE_SWITCH;
 		thread_gone(tracker, thread, monotonic_ns());

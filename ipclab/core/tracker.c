@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "apply.h"
@@ -25,6 +26,14 @@
 /* What a ring holds is whole up to the moment it is read, but for what is just being written: so much is waited for it. */
 #define HOLD_NS 2000000
 #define LAST_WORDS_NS INT64_C(100000000)
+
+static uint64_t ticks_since_boot(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return ((uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec) / (1000000000 / (uint64_t)sysconf(_SC_CLK_TCK));
+}
 
 int tracker_open(struct tracker **opened, int64_t period_ns, int follow, int fds_most)
 {
@@ -46,6 +55,7 @@ int tracker_open(struct tracker **opened, int64_t period_ns, int follow, int fds
 	tracker->loadavg_fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
 	tracker->period_ns = period_ns;
 	tracker->tick_ns = tick_of_the_kernel();
+	tracker->begun_ticks = ticks_since_boot();
 	tracker->follow = follow;
 	tracker->spans.most = MOST_SPANS;
 	tracker->numbers.begun_ns = monotonic_ns();
@@ -103,7 +113,7 @@ void tracker_unlock(struct tracker *tracker)
 	pthread_mutex_unlock(&tracker->lock);
 }
 
-int tracker_add(struct tracker *tracker, pid_t pid, uint64_t start_ticks)
+int tracker_add(struct tracker *tracker, pid_t pid, uint64_t start_ticks, int named)
 {
 	struct process *process;
 	struct procstat stat;
@@ -114,7 +124,7 @@ int tracker_add(struct tracker *tracker, pid_t pid, uint64_t start_ticks)
 	tracker_lock(tracker);
 	rc = follow(tracker, pid, NULL);
 	process = rc < 0 ? NULL : followed_process(&tracker->all, pid);
-	if (process)
+	if (process && named)
 		process->named = 1;
 	tracker_unlock(tracker);
 	return rc < 0 ? rc : 0;

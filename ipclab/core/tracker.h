@@ -62,6 +62,7 @@ struct tracker {
 	int loadavg_fd;
 	int follow;
 	int64_t period_ns; /* FLAT_OUT */
+	uint64_t begun_ticks; /* clock ticks since boot, as start times are told; a process older than this lived before the record */
 	int64_t tick_ns;   /* how often the kernel books the time of what runs */
 	int64_t round_ns;  /* when the last round began; 0: none has */
 	int64_t applied_ns; /* events up to this moment have been applied */
@@ -90,8 +91,11 @@ int tracker_use_switch(struct tracker *tracker);
 int tracker_use_trace(struct tracker *tracker, const struct trace_layout *layout, const int *fds, const int *cpus, int count);
 /* Process events from a socket of procevent.h. The descriptor is the tracker's then. */
 void tracker_use_events(struct tracker *tracker, int fd);
-/* Begins to follow a process and its threads. `start_ticks` 0: whoever has the pid; else -ESRCH for another one. */
-int tracker_add(struct tracker *tracker, pid_t pid, uint64_t start_ticks);
+/*
+ * Begins to follow a process and its threads. `start_ticks` 0: whoever has the pid; else -ESRCH for another one. `named`:
+ * the record is over when all of these have ended; others were their children already when it began.
+ */
+int tracker_add(struct tracker *tracker, pid_t pid, uint64_t start_ticks, int named);
 /* How it ended, for who had it from waitpid. */
 void tracker_tell_exit(struct tracker *tracker, pid_t pid, int status);
 /* Rounds until tracker_stop or the deadline (CLOCK_MONOTONIC, negative: none). */

@@ -144,6 +144,10 @@ class Tracker:
         for pid in self.pids:
             layers.before(pid)
             self._add(pid)
+        for pid in procfs.descendants(self.pids) if self.follow else ():
+            layers.before(pid)
+            with contextlib.suppress(OSError):  # it has ended, or /proc hides it
+                self._core.add(pid, 0, False)
         if self._argv:
             with _held_signals():
                 self._command = Command(self._argv, self._files)

@@ -18,6 +18,7 @@ from followed import SLEEP, SPIN, actor, why_not
 
 from ipclab import states
 from ipclab.errors import IpclabError, UsageError
+from ipclab.processes import procfs
 from ipclab.records import Interval, Recording
 
 DEADLINE_S = 60.0
@@ -133,6 +134,32 @@ def test_threads_and_children_are_followed(source: states.SourceChoice) -> None:
     (child,) = [one for one in head.threads if one.ppid == main.pid]
     assert child.gone
     assert child.exit_code in (7, None)  # None: without process events only a parent is told
+
+
+def test_a_child_older_than_the_record_begins_with_it(source: states.SourceChoice) -> None:
+    """What it did before is not the record's: the kernel has counted it all the same."""
+    child = "if os.fork(): time.sleep(100)\nfor _ in range(300): time.sleep(0.0001)\nprint('busy was I', flush=True)\n"
+    with actor(child + "while True: time.sleep(0.02)") as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"busy was I\n"
+        (pid,) = procfs.children(process.pid)
+        try:
+            with states.Tracker([process.pid], source=source) as tracker:
+                until(tracker, "S", pid)
+                time.sleep(0.2)
+                tracker.stop()
+                head, intervals = tracker.recording(), list(tracker.intervals())
+        finally:
+            os.kill(pid, signal.SIGKILL)
+    (seen,) = [one for one in head.threads if one.tid == pid]
+    assert seen.switches_counted is not None
+    assert seen.switches_counted < 300
+    assert not head.completeness.disagreement
+    first = next(one for one in intervals if one.tid == pid)
+    assert first.source == "poll"
+    assert first.state in "SR"
+    if source == "trace":
+        assert {one.source for one in intervals if one.tid == pid} >= {"trace"}
 
 
 def test_children_are_left_alone_when_not_followed(source: states.SourceChoice) -> None:
@@ -315,7 +342,10 @@ def test_a_command_gets_the_signals_meant_for_it() -> None:
         "def on(signo, frame): raise Term\n"
         "signal.signal(signal.SIGTERM, on)\n"
         "command = ['sh', '-c', 'trap \"exit 9\" TERM; echo begun; while :; do sleep 0.05; done']\n"
-        "with states.Tracker(command=command, source='poll') as tracker: sys.exit(tracker.run().exit_code)"
+        "tracker = states.Tracker(command=command, source='poll')\n"
+        "head = tracker.run()\n"  # it starts the command itself: from then on signals are the command's
+        "tracker.close()\n"
+        "sys.exit(head.exit_code)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as tracker:
         assert tracker.stdout

@@ -61,9 +61,9 @@ static int follow_a_storm(int (*use)(struct tracker *), int64_t period_ns)
 	}
 	asleep = spawn(sleeper, NULL);
 	storm = spawn(forker, NULL);
-	CHECK_EQ(tracker_add(tracker, asleep, 0), 0);
-	tracker_add(tracker, storm, 0); /* it may have ended already */
-	CHECK_EQ(tracker_add(tracker, 0x3ffffff, 0), -ESRCH);
+	CHECK_EQ(tracker_add(tracker, asleep, 0, 1), 0);
+	tracker_add(tracker, storm, 0, 1); /* it may have ended already */
+	CHECK_EQ(tracker_add(tracker, 0x3ffffff, 0, 1), -ESRCH);
 	CHECK_EQ(pthread_create(&thread, NULL, run, tracker), 0);
 	for (int i = 0; i < 25; i++) {
 		seen += take(tracker);
@@ -113,7 +113,7 @@ static int without_descriptors_it_opens_anew(void)
 	struct facts *facts;
 
 	CHECK_EQ(tracker_open(&tracker, 1000000, 0, 0), 0);
-	CHECK_EQ(tracker_add(tracker, asleep, 0), 0);
+	CHECK_EQ(tracker_add(tracker, asleep, 0, 1), 0);
 	none_kept(tracker);
 	kill_9(asleep);
 	tracker_round(tracker);
