@@ -91,6 +91,8 @@ static void take_look(struct tracker *tracker, struct thread *thread, const stru
 	}
 	settle_note(tracker, thread, tracker->applied_ns);
 	thread->last = *look;
+	if (thread->note.from_ns && thread->note.wchan != NO_NAME)
+		return; /* it waits until the events up to its end are applied, and says more than this look */
 	thread->note.from_ns = thread->note.to_ns = look->at_ns;
 	thread->note.state = look->state;
 	thread->note.wchan = NO_NAME;
@@ -167,9 +169,9 @@ void ask_names(struct tracker *tracker, struct thread *thread)
 	ssize_t got = thread->process->kernel ? 0 : thread_read(&tracker->all, thread, FILE_SYSCALL, text);
 	int64_t call = got > 0 ? parse_number(&at, text + got) : -1;
 
-	thread->named_start_ns = thread->line.open.start_ns;
 	if (read_counters(tracker, thread, &counters) < 0 || !nothing_happened(thread, &counters))
 		return;
+	thread->named_start_ns = thread->line.open.start_ns;
 	keep_names(tracker, thread, wchan, length < 0 ? 0 : length, call > INT16_MAX ? NO_SYSCALL : (int)call);
 	thread->note.from_ns = from_ns;
 	thread->note.to_ns = monotonic_ns();

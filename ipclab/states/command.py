@@ -63,7 +63,8 @@ class Command:
         self._release_fd = -1
         told = os.read(self._failed_fd, 4)  # end of file: execve has closed it
         if len(told) == 4:
-            _pid, self.status = os.waitpid(self.pid, 0)
+            with contextlib.suppress(ChildProcessError):  # the pump may have been quicker
+                _pid, self.status = os.waitpid(self.pid, 0)
             (number,) = struct.unpack("=i", told)
             raise UsageError(
                 f"cannot run {self.argv[0]}: {os.strerror(number)}",
