@@ -153,7 +153,8 @@ def edges() -> None:
                 assert worker.stdin
                 worker.stdin.write(b"!")
                 worker.stdin.close()
-                head = tracker.run(60)
+                worker.wait(60)
+                head = tracker.run(0.05)
                 runs = [one for one in tracker.intervals() if one.state == "R" and one.on_cpu]
         except Unavailable as err:
             say(f"edges  {err}")
