@@ -141,7 +141,7 @@ RECIPES = {
             "R runnable",
             "R",
             "it could run and waits for a CPU: /proc says R here too",
-            "sched_setaffinity(2) to one CPU, where a hog spins; sched_setscheduler(2) SCHED_IDLE: the hog goes first",
+            "sched_setaffinity(2) to one CPU, where a hog spins; setpriority(2) to nice 19: the hog goes first",
             "the scheduler, when a CPU has nothing better to do. " + _SIGNAL,
             spin,
         ),
