@@ -55,7 +55,7 @@
  *   without having spun; the flag makes that one look once more in its place.
  *   The same pair appears for: timers (timer into the heap, then look at pollUntil / pollUntil, then look at the heap),
  *   stop the world (gcwaiting, then look at P.status / P.status = _Psyscall, then look at gcwaiting), the gate below
- *   (gate, then look at M.where / M.where, then look at the gate). test_gmp_litmus has one test for each.
+ *   (gate, then look at M.where / M.where, then look at the gate). test_gmp_runq has a test for each.
  *
  * Memory ordering. A G's plain fields belong to the M that holds the G: the one it runs on, or the one that has it in
  * hand. They pass on with it: through the tail of a ring (release) and its CAS (acquire), through sched.lock, through
