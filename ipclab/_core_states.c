@@ -318,10 +318,11 @@ static PyObject *Tracker_numbers(PyObject *object, PyObject *unused)
 	Py_BEGIN_ALLOW_THREADS
 	tracker_count(tracker, &n);
 	Py_END_ALLOW_THREADS
-	return Py_BuildValue("{sK sK sK sK sK sK sK sK sK sK sK sK sK sK sK sL sL sL sL sL sL}", "rounds", n.rounds, "late",
+	return Py_BuildValue("{sK sK sK sK sK sK sK sK sK sK sK sK sK sK sK sK sL sL sL sL sL sL}", "rounds", n.rounds, "late",
 			     n.late, "looks", n.looks, "stat_reads", n.stat_reads, "schedstat_reads", n.schedstat_reads,
 			     "reopened", n.reopened, "spans_cut", n.spans_cut, "spans_lost", n.spans_lost, "events",
-			     n.events, "events_lost", n.events_lost, "late_events", n.late_events, "unseen", n.unseen, "unattached", n.unattached,
+			     n.events, "events_lost", n.events_lost, "missing", n.missing, "late_events", n.late_events,
+			     "unseen", n.unseen, "unattached", n.unattached,
 			     "named_alive", n.named_alive, "alive", n.alive, "cpu_ns", (long long)n.cpu_ns, "begun_ns",
 			     (long long)n.begun_ns, "now_ns", (long long)n.now_ns, "broke_ns", (long long)n.broke_ns,
 			     "broke_error", (long long)n.broke_error, "attach_error", (long long)n.attach_error);

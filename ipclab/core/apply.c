@@ -152,10 +152,35 @@ static void parent_may_wait(struct tracker *tracker, struct thread *child)
 		}
 }
 
+/* Some kernels do not tell every event, and do not say so: seen when a CPU leaves idle. */
+static void note_missing(struct tracker *tracker)
+{
+	tracker->numbers.missing++;
+	tracker->numbers.events_lost++;
+}
+
+static int has_no_cpu(const struct thread *thread, const struct told *told)
+{
+	const struct span *open = &thread->line.open;
+
+	/* What a look has opened may be a little out of date. */
+	return open->source == told->source && open->start_ns < told->at_ns &&
+	       (is_sleep(open->state) || (open->state == 'R' && open->on_cpu == 0));
+}
+
 static void tell_off(struct tracker *tracker, struct thread *thread, const struct told *told)
 {
 	char state = told->state;
 
+	if (has_no_cpu(thread, told)) {
+		note_missing(tracker);
+		if (is_sleep(thread->line.open.state)) { /* nor was its wake-up told: a switch that is not in the record */
+			timeline_doubt(&thread->line);
+			cut(tracker, thread, told, state, 0);
+			return;
+		}
+		timeline_blur(&thread->line);
+	}
 	count_off(thread, told->at_ns);
 	cut(tracker, thread, told, state, 0);
 	if (state == 'X')
@@ -258,6 +283,10 @@ static void tell_thread(struct tracker *tracker, struct thread *thread, const st
 		else
 			count_off(thread, told->at_ns);
 	} else if (told->kind == TOLD_ON && leads) {
+		if (thread->line.open.on_cpu == 1 && thread->line.open.source == told->source) {
+			note_missing(tracker);
+			timeline_doubt(&thread->line);
+		}
 		cut(tracker, thread, told, 'R', 1);
 		takes_children(tracker, thread, told->at_ns);
 	} else if (told->kind == TOLD_WAKE && leads && is_sleep(thread->line.open.state)) {

@@ -123,6 +123,17 @@ void timeline_name(struct timeline *line, char state, uint16_t wchan, int16_t sy
 		line->open.syscall = syscall;
 }
 
+void timeline_blur(struct timeline *line)
+{
+	line->open.on_cpu = ON_CPU_UNKNOWN;
+	line->switches++; /* its end is told: that is in the record */
+}
+
+void timeline_doubt(struct timeline *line)
+{
+	line->open.flags |= SPAN_UNCOVERED;
+}
+
 void timeline_uncover(struct timeline *line, int64_t ns)
 {
 	if (ns > 0)

@@ -47,7 +47,9 @@
  *   7. Sleep that an event or the counters prove and no look fell into is S with `assumed` set: most are, D may be.
  *   8. When a leader breaks, the interval open at that moment is closed at the last moment the leader is good for, and
  *      the time to the next look is uncovered.
- *   9. Switches are counted as seen when the record has their edge: never inferred from the counter it is compared with.
+ *   9. An event that must have been (who loses a CPU had got one) and was not told is counted as lost. What lies open
+ *      then is drawn as what is still known of it, or counted as uncovered.
+ *  10. Switches are counted as seen when the record has their edge: never inferred from the counter it is compared with.
  */
 #ifndef IPCLAB_TIMELINE_H
 #define IPCLAB_TIMELINE_H
@@ -123,6 +125,10 @@ void timeline_cut(struct timeline *line, struct spans *out, const struct edge *e
 void timeline_name(struct timeline *line, char state, uint16_t wchan, int16_t syscall);
 /* `died`: what ran then has switched for the last time; else the record ends, and the thread lives on. */
 void timeline_end(struct timeline *line, struct spans *out, int64_t at_ns, int died);
+/* An edge into or out of the open interval was lost. It is R, but whether it had a CPU all the time is not known. */
+void timeline_blur(struct timeline *line);
+/* An edge was lost, and with it what the open interval has been since its start: all of it counts as uncovered. */
+void timeline_doubt(struct timeline *line);
 /* In this much time more happened than is drawn. */
 void timeline_uncover(struct timeline *line, int64_t ns);
 /* Adds the shares including what is open now. */

@@ -41,6 +41,7 @@ struct tracker_numbers {
 	uint64_t spans_lost;   /* Python did not drain */
 	uint64_t events;       /* of the kernel, of all sources */
 	uint64_t events_lost;  /* that the kernel says it dropped, or that are missing by sequence number */
+	uint64_t missing;      /* of those, known by what came after them: who loses a CPU had got one */
 	uint64_t late_events;  /* told when what came after them had been applied: drawn too short, counted as uncovered */
 	uint64_t unseen;       /* processes that were born and gone, and no look ever fell into */
 	uint64_t unattached;   /* threads `switch` could not be attached to: poll leads there */

@@ -4,7 +4,7 @@ Completeness, in numbers
   counted    poll: schedstat's count of slices given: the number of switches away, but for one that is under way.
              trace, switch: /proc/PID/task/TID/status, read when a thread is first met and when it has ended or the
              record does; switches that fell into a reading are taken for either.
-  seen       ends of slices that lie in the record (core/timeline.h, rule 9).
+  seen       ends of slices that lie in the record (core/timeline.h, rule 10).
   disagree   only for exact sources: the kernel counted more, or fewer, than the events say, and more than they say they
              lost. Then the record is wrong somewhere, and the tracker fails.
 """

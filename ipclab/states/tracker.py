@@ -391,6 +391,11 @@ def _remarks(numbers: dict[str, int]) -> Iterator[str]:
             f"{numbers['reopened']} reads had to open their file: too few descriptors to keep one for each thread; "
             "raise RLIMIT_NOFILE (ulimit -Hn)"
         )
+    if numbers["missing"]:
+        yield (
+            f"{numbers['missing']} events were not told by the kernel, though they must have been (who loses a CPU had "
+            "got one): there R is not split, or the time is not covered; --source switch may know more"
+        )
     if numbers["late_events"]:
         yield f"{numbers['late_events']} events came too late to be drawn in full: their time counts as uncovered"
     if numbers["spans_lost"]:
