@@ -30,7 +30,6 @@ TIMEOUT_S = 12 * BATCH
 ASSASSIN = str(Path(__file__).with_name("assassin.py"))
 
 
-@pytest.mark.timeout(TIMEOUT_S + 30)
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
 @pytest.mark.parametrize("batch", range(-(-KILLS // BATCH)))
 def test_nothing_is_left(how: str, batch: int) -> None:

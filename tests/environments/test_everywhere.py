@@ -101,7 +101,6 @@ def test_a_demo_comes_to_its_verdict(place: Surroundings, demo: str) -> None:
     assert run["status"] == "passed", run["verdict"]
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("place", HARDEST, ids=by_name)
 def test_all_demos_in_the_hardest_places(place: Surroundings) -> None:
     runs = demo_runs(place, timeout_s=200)
