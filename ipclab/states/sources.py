@@ -51,7 +51,7 @@ class Layers:
 
     def _try(self, source: SourceName, *, must: bool) -> None:
         try:
-            self._open_trace() if source == "trace" else self._open_switch()
+            self._open_trace(must=must) if source == "trace" else self._open_switch()
         except Unavailable as err:
             if must:
                 raise
@@ -60,9 +60,18 @@ class Layers:
             self.leader = source
             self._standings[source] = SourceStanding(source=source, used=True)
 
-    def _open_trace(self) -> None:
-        self.trace = Trace()
-        self._trace_fds = self.trace.fds
+    def _open_trace(self, *, must: bool) -> None:
+        trace = Trace()
+        if reason := trace.lacking():
+            if not must:
+                for fd in trace.fds:
+                    os.close(fd)
+                trace.close()
+                hint = "--source trace takes it all the same"
+                raise Unavailable(f"the source trace is not here: {reason}", hint=hint)
+            self.notes.append(f"trace: {reason}")
+        self.trace = trace
+        self._trace_fds = trace.fds
         self._core.use_trace(self.trace.layout, self.trace.fds, self.trace.cpus)
 
     def _open_switch(self) -> None:

@@ -15,7 +15,10 @@ import contextlib
 import errno
 import os
 import re
+import threading
+import time
 from collections.abc import Iterable, Iterator
+from typing import Self
 
 from ipclab.errors import IpclabError, Unavailable
 from ipclab.processes import journal, registry, tracefs
@@ -98,6 +101,28 @@ class Trace:
             _write(fd, f"events/sched/{event}/enable", "1")
         return fd
 
+    def lacking(self) -> str:
+        """Why the events here are not to be believed; "": what a thread of ours does on each CPU is told.
+
+        Before the first `add`. Takes some milliseconds per CPU: the thread sleeps a few times on each. Some kernels do
+        not tell every switch, and have no counter that says so.
+        """
+        with _Sleeper() as sleeper:
+            self.add([sleeper.tid])
+            sleeper.go()
+        _write(self._sched, "tracing_on", "0")
+        told = _read(self._sched, "trace")
+        for path in ("set_event_pid", "trace"):  # opened for writing anew, they are empty
+            _write(self._sched, path, "\n")
+        self._on = False
+        for cpu in sleeper.cpus:
+            lines = [line for line in told.splitlines() if f"[{cpu:03}]" in line and "sched_switch:" in line]
+            on = sum(f"next_pid={sleeper.tid} " in line for line in lines)
+            off = sum(f"prev_pid={sleeper.tid} " in line for line in lines)
+            if abs(on - off) > 1:  # it comes from one CPU and goes on to the next
+                return f"on CPU {cpu} this kernel told of {off} switches away from a thread and of {on} to it"
+        return ""
+
     def add(self, tids: Iterable[int]) -> None:
         """Let events of these threads through, and of what they fork. One that is gone is passed over."""
         for tid in tids:
@@ -144,6 +169,40 @@ class Trace:
                 raise IpclabError(f"cannot remove the tracefs instance {name}: {err.strerror}") from err
             registry.forget(registry.TRACE_KIND, name)
         self._names = []
+
+
+class _Sleeper:
+    """A thread that sleeps a few times on every CPU it may use, when told to go; joined at the end of the block."""
+
+    TIMES = 5
+
+    def __init__(self) -> None:
+        self.cpus = sorted(os.sched_getaffinity(0))
+        self._ready, self._go = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._sleep, name="states-self-test", daemon=True)
+        self.tid = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._go.set()
+        self._thread.join()
+
+    def go(self) -> None:
+        self._go.set()
+
+    def _sleep(self) -> None:
+        self.tid = threading.get_native_id()
+        self._ready.set()
+        self._go.wait()
+        for cpu in self.cpus:
+            with contextlib.suppress(OSError):  # it has been taken from us since
+                os.sched_setaffinity(0, {cpu})  # of this thread alone
+            for _ in range(self.TIMES):
+                time.sleep(0.0003)
 
 
 def _open_raw(instance: int) -> Iterator[tuple[int, int]]:

@@ -20,9 +20,11 @@ from ipclab import states
 from ipclab.errors import IpclabError, UsageError
 from ipclab.processes import procfs
 from ipclab.records import Interval, Recording
+from ipclab.states import tracing
 
 DEADLINE_S = 60.0
 LEADERS = ("poll", "switch", "trace")
+needs_trace = pytest.mark.skipif(bool(why_not("trace")), reason=why_not("trace"))
 
 
 @pytest.fixture(params=LEADERS)
@@ -216,18 +218,58 @@ def test_events_and_counters_agree(source: states.SourceChoice) -> None:
 def test_auto_takes_the_best_and_says_why_not_the_better() -> None:
     with actor(SLEEP) as process, states.Tracker([process.pid]) as tracker:
         sources = tracker.recording().sources
-    here = [name for name in ("trace", "switch") if not why_not(name)]
-    leads = here[0] if here else "poll"
     standing = {str(one.source): one for one in sources}
-    assert standing[leads].used
+    leads = next(name for name in ("trace", "switch", "poll") if standing[name].used)
+    assert leads != "poll" or why_not("switch")
     for name in ("trace", "switch"):
-        if why_not(name):
-            assert standing[name].reason
+        if name == leads:
+            break
+        assert standing[name].reason
 
 
+@needs_trace
+def test_a_kernel_that_hides_switches_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, sleepers = tracing._read, []
+
+    class Sleeper(tracing._Sleeper):
+        def __init__(self) -> None:
+            super().__init__()
+            sleepers.append(self)
+
+    def hide(folder: int, path: str) -> str:
+        lines = read(folder, path).split("\n")
+        return "\n".join(line for line in lines if path != "trace" or f"next_pid={sleepers[-1].tid} " not in line)
+
+    monkeypatch.setattr(tracing, "_Sleeper", Sleeper)
+    monkeypatch.setattr(tracing, "_read", hide)
+    with actor(SLEEP) as process:
+        with states.Tracker([process.pid]) as tracker:
+            leader, *_ = tracker.recording().sources
+        assert not leader.used
+        assert "this kernel told of" in leader.reason
+        with states.Tracker([process.pid], source="trace") as tracker:
+            head = tracker.recording()
+        assert head.sources[0].used
+        assert any("this kernel told of" in note for note in head.notes)
+
+
+@needs_trace
+def test_the_self_test_leaves_an_empty_trace() -> None:
+    trace = tracing.Trace()
+    try:
+        trace.lacking()
+        for name in ("trace", "set_event_pid"):
+            text = tracing._read(trace._sched, name)
+            assert [line for line in text.splitlines() if not line.startswith("#")] == [], name
+        assert tracing._read(trace._sched, "tracing_on") == "0\n"
+    finally:
+        for fd in trace.fds:
+            os.close(fd)
+        trace.close()
+
+
+@needs_trace
 def test_a_source_that_breaks_is_replaced_while_it_runs() -> None:
-    if why_not("trace"):
-        pytest.skip(why_not("trace"))
     with actor("while True: time.sleep(0.001)") as process:
         with states.Tracker([process.pid], source="trace") as tracker:
             layers = tracker._layers
