@@ -47,7 +47,7 @@ void mexit(struct gmp *rt)
 
 void throw(struct gmp *rt, const char *text)
 {
-	fatal(rt, FATAL_THROW, rt->m ? (uint64_t)rt->m->id : UINT64_MAX, text);
+	fatal(rt, FATAL_THROW, rt->m ? (uint64_t)load_relaxed(&rt->m->id) : UINT64_MAX, text);
 	leaveProcess(rt, 2);
 }
 

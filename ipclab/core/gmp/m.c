@@ -228,7 +228,7 @@ uint32_t allocm(struct gmp *rt, enum mstartfn fn, uint32_t p, int64_t id)
 		return 0;
 	}
 	mp = M(rt, id + 1);
-	mp->id = id;
+	store_relaxed(&mp->id, id);
 	store_relaxed(&mp->mstartfn, fn);
 	store_relaxed(&mp->where, M_GONE);
 	store_relaxed(&mp->nextp, p);
@@ -398,7 +398,7 @@ void startlockedm(struct gmp *rt, uint32_t g)
 
 	if (mp == rt->m || load_relaxed(&mp->nextp))
 		throw(rt, "startlockedm: locked to me, or m has p");
-	event(rt, EV_LOCKEDM, load_relaxed(&G(rt, g)->goid), (uint64_t)mp->id);
+	event(rt, EV_LOCKEDM, load_relaxed(&G(rt, g)->goid), (uint64_t)load_relaxed(&mp->id));
 	incidlelocked(rt, -1);
 	store_relaxed(&mp->lockedwait, 0);
 	POINT(rt, "startlockedm.uncounted");

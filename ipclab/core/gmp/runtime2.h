@@ -171,7 +171,7 @@ enum m_death { M_ALIVE = 0, M_DIED = 1, M_REPAIRED = 2 };
 enum mstartfn { MSTART_NONE = 0, MSTART_SPINNING = 1, MSTART_SYSMON = 2 };
 
 struct m {
-	_Alignas(FALSE_SHARING_BYTES) int64_t id; /* at allocm */
+	_Alignas(FALSE_SHARING_BYTES) _Atomic int64_t id; /* at allocm; observers read it at any time */
 	_Atomic int32_t procid;        /* its thread id, by itself at mstart; a process: its pid */
 	_Atomic uint32_t where;        /* owner; enum m_where */
 	_Atomic uint32_t curg;         /* owner */

@@ -36,7 +36,7 @@ static void printRef(struct text *text, uint32_t index, int64_t number)
 
 static int64_t mId(struct gmp *rt, uint32_t m)
 {
-	return m < rt->s->maxmcount ? M(rt, m)->id : -1;
+	return m < rt->s->maxmcount ? load_relaxed(&M(rt, m)->id) : -1;
 }
 
 static uint64_t goidOf(struct gmp *rt, uint32_t g)
@@ -105,7 +105,7 @@ static void detailedMs(struct gmp *rt, struct text *text)
 
 		if (load_relaxed(&mp->exiting) || load_relaxed(&mp->dead))
 			continue; /* Go takes them off allm */
-		print(text, "  M%lld: p=", (long long)mp->id);
+		print(text, "  M%lld: p=", (long long)load_relaxed(&mp->id));
 		printRef(text, p, (int64_t)p - 1);
 		print(text, " curg=");
 		printRef(text, g, (int64_t)goidOf(rt, g));
