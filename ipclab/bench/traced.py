@@ -89,6 +89,7 @@ def _trace(driver: Driver, case: Case, messages: int) -> dict[str, int]:
                 each.go()
             for each in sides:
                 each.hear(deadline_ns)
+                each.process.wait_state("S")  # until then strace may not have counted the call that said so
             calls = _sum(_own(_end(tracer)) for tracer in tracers)
         for each in sides:
             each.go()
