@@ -40,12 +40,13 @@ static int begin_living(struct tracker *tracker, struct thread *thread, int late
 	int rc;
 
 	attach(tracker, thread, late);
+	/* Counters first: one that falls asleep between the two then has other counters at the next look, and is asked again. */
+	thread->counterless = read_counters(tracker, thread, &look->counters) < 0;
 	rc = read_stat(tracker, thread, &stat);
 	if (rc < 0)
 		return rc;
 	if (thread->leader >= SOURCE_SWITCH)
 		read_switches(tracker, thread, 0);
-	thread->counterless = read_counters(tracker, thread, &look->counters) < 0;
 	look->state = edge.state = stat.state;
 	if (stat.state == 'R') /* whether it has a CPU the next ticks tell */
 		look->cpu = edge.cpu = (int16_t)stat.cpu;
