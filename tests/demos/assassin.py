@@ -100,12 +100,24 @@ def look_at_interrupted(process: subprocess.Popen[bytes], errors: str) -> str:
 
 
 def look_after_clean() -> str:
-    """What `clean` finds it removes; then there is nothing."""
-    refused = [left for left in registry.clean() if left.error]
+    """What `clean` finds it removes; then there is nothing.
+
+    Within a second: a killed process has no environment any more, so it does not count as living, some moments before
+    it is a zombie; until then its journal is that of a living one.
+    """
     folder = registry.runtime_dir()
-    still = [*refused, *registry.leftovers(), *folder.iterdir()]
-    folder.rmdir()
-    return f"left after clean: {still}" if still else ""
+    until = time.monotonic() + GONE_S
+    while True:
+        refused = [left for left in registry.clean() if left.error]
+        still = [*refused, *registry.leftovers(), *(folder.iterdir() if folder.exists() else ())]
+        if not still or time.monotonic() > until:
+            break
+        time.sleep(0.01)
+    if still:
+        return f"left after clean: {still}"
+    if folder.exists():
+        folder.rmdir()
+    return ""
 
 
 def marked(mark: str) -> Iterator[int]:
