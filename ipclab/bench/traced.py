@@ -122,6 +122,8 @@ class _Side:
             return
         if not ready:
             raise TimedOut(f"side {self.process.role} was not done after {DEADLINE_S:g} s under strace")
+        # Only after a wait has everything it said been taken, the reason among it.
+        self.process.wait(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
         raise IpclabError(
             f"side {self.process.role} has ended before it was traced: {self.process.error or 'no reason'}"
         )
