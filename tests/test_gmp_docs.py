@@ -1,0 +1,197 @@
+"""The scheduler's pages: the names in them exist, their commands can be given.
+
+Everything here reads source text; no command is run, each is only taken apart as the command line would.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import click
+import pytest
+
+from ipclab.cli.group import group
+from ipclab.machine import programs
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = ROOT / "ipclab" / "core"
+FIELDS = ROOT / "docs" / "gmp-fields.md"
+PAGES = (ROOT / "docs" / "gmp.md", FIELDS)
+RECORDS = ("g", "m", "p", "schedt")
+GO_VERSION = "go1.25"
+
+#: What a shell block of these pages may call beside ipclab, and does not stand in the checkout.
+TOOLS = {"cmake", "ctest"}
+
+
+# --- reading C -------------------------------------------------------------------------------------------------------
+@cache
+def sources() -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted((CORE / "gmp").glob("*.[ch]")))
+
+
+@cache
+def words() -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", sources()))
+
+
+def fields_of(record: str) -> set[str]:
+    """The fields of `struct record` in the core."""
+    text = re.sub(r"/\*.*?\*/", "", sources(), flags=re.DOTALL)
+    body = re.search(rf"\bstruct {record} \{{(.*?)^\}}", text, re.DOTALL | re.MULTILINE)
+    assert body, f"struct {record} is not in {CORE / 'gmp'}"
+    names = set()
+    for declaration in re.sub(r"_Alignas\([^)]*\)", "", body[1]).split(";"):
+        for declarator in declaration.split(","):
+            if words := re.findall(r"\w+", declarator.split("[")[0]):
+                names.add(words[-1])
+    return names
+
+
+# --- reading pages ---------------------------------------------------------------------------------------------------
+def sections(page: Path) -> dict[str, str]:
+    parts = re.split(r"^## (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of the tables' rows, without their heads."""
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    for line in table[2:]:
+        yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def spans(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+def prose(page: Path) -> str:
+    """Without blocks of code and pictures."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return "\n".join(line for line in text.splitlines() if not line.startswith("    "))
+
+
+def commands(page: Path) -> list[str]:
+    """What its blocks tell to type: all lines of a `sh` block, and those after `$` in a block with output."""
+    found = []
+    for language, block in re.findall(
+        r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    ):
+        for line in block.splitlines():
+            if language == "sh":
+                found.append(line)
+            elif language == "text" and line.startswith("$ "):
+                found.append(line[2:])
+    return [line for line in found if line.split("#")[0].strip()]
+
+
+# --- the table of fields ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("record", RECORDS)
+def test_what_the_table_says_to_be_here_is_here(record: str) -> None:
+    for _go, here, *_ in rows(sections(FIELDS)[record]):
+        for name in spans(here):
+            owner, _, field = name.rpartition(".")
+            assert field in fields_of(owner or record), f"docs/gmp-fields.md, {record}: {name} is not in the sources"
+
+
+def test_smaller_records_have_the_fields_of_their_table() -> None:
+    for _go, here, *_ in rows(sections(FIELDS)["Smaller records"]):
+        record, *names = spans(here) or ["-"]
+        for name in names:
+            assert name in fields_of(record), f"docs/gmp-fields.md: {record}.{name} is not in the sources"
+
+
+@pytest.mark.parametrize("section", ["Variables", "States", "Functions"])
+def test_other_names_are_in_the_sources(section: str) -> None:
+    for _go, here, *_ in rows(sections(FIELDS)[section]):
+        for name in spans(here):
+            owner, _, word = name.rpartition(".")
+            assert word in (fields_of(owner) if owner else words()), f"docs/gmp-fields.md, {section}: {name}"
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_every_field_of_go_is_in_the_table(record: str) -> None:
+    """Against Go's own source, where one of the version that the page is about is at hand (`tox -e go`)."""
+    go = programs.find("go")
+    if go is None:
+        pytest.skip("no Go here")
+    version, root = subprocess.check_output([go, "env", "GOVERSION", "GOROOT"], text=True, timeout=60).split()
+    if not version.startswith(GO_VERSION):
+        pytest.skip(f"the page is about {GO_VERSION}, this is {version}")
+    named = {name for theirs, *_ in rows(sections(FIELDS)[record]) for name in spans(theirs)}
+    assert go_fields(Path(root) / "src" / "runtime" / "runtime2.go", record) == named
+
+
+def go_fields(source: Path, record: str) -> set[str]:
+    body = re.search(rf"^type {record} struct \{{\n(.*?)^\}}", source.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert body, f"{source}: no {record}"
+    flat = re.sub(r"//.*", "", body[1])
+    flat = re.sub(r"\{\n.*?\n\t\}", "", flat, flags=re.DOTALL)  # a struct within it: its own name is what counts
+    names: set[str] = set()
+    for line in filter(None, map(str.strip, flat.splitlines())):
+        first = re.match(r"((?:\w+, )*\w+)", line)
+        assert first, line
+        names.update(first[1].split(", "))
+    return names
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_a_page_can_be_given(page: Path) -> None:
+    for line in commands(page):
+        for command in re.split(r"&&|;|\|", line.split("  #")[0]):
+            words = shlex.split(command)
+            while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+                assert words[0].split("=")[0] in everything(), f"{page.name}: nobody reads {words[0]}"
+                words = words[1:]
+            check_command(page, words)
+
+
+def check_command(page: Path, words: list[str]) -> None:
+    name, *arguments = words
+    if name == "ipclab":
+        parse(arguments)
+    elif name == "python":
+        assert (ROOT / arguments[0]).exists(), f"{page.name}: {arguments[0]}"
+    elif name.startswith("build/core/"):
+        assert (CORE / "tests" / f"{Path(name).name}.c").exists(), f"{page.name}: {name}"
+        for case in arguments:
+            assert f'"{case}"' in (CORE / "tests" / f"{Path(name).name}.c").read_text("utf-8"), f"{page.name}: {case}"
+    else:
+        assert name in TOOLS, f"{page.name}: {name}"
+
+
+def parse(arguments: list[str]) -> None:
+    """As the command line takes them apart; UsageError: it would refuse them."""
+    command: click.Command = group
+    with click.Context(command, info_name="ipclab") as context:
+        while isinstance(command, click.Group):
+            name, *arguments = arguments
+            found = command.get_command(context, name)
+            assert found, f"no command is called {name}"
+            command = found
+        command.make_context(command.name, list(arguments), parent=context)
+
+
+@cache
+def everything() -> str:
+    """The C tests, which read the variables that the pages set for them."""
+    return "\n".join(path.read_text("utf-8") for path in sorted((CORE / "tests").glob("*.[ch]")))
+
+
+# --- links -----------------------------------------------------------------------------------------------------------
+def links(page: Path) -> set[str]:
+    """To files; not to places in the page itself."""
+    return {target for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")) if not target.startswith("#")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for target in links(page):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
