@@ -1,4 +1,4 @@
-"""The scheduler's pages: the names in them exist, their commands can be given.
+"""The scheduler's pages: the names in them exist, their commands can be given, both languages tell the same.
 
 Everything here reads source text; no command is run, each is only taken apart as the command line would.
 """
@@ -21,7 +21,8 @@ from ipclab.machine import programs
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "ipclab" / "core"
 FIELDS = ROOT / "docs" / "gmp-fields.md"
-PAGES = (ROOT / "docs" / "gmp.md", FIELDS)
+LANGUAGES = (ROOT / "docs" / "gmp.md", ROOT / "docs" / "gmp.zh-CN.md")
+PAGES = (*LANGUAGES, FIELDS)
 RECORDS = ("g", "m", "p", "schedt")
 GO_VERSION = "go1.25"
 
@@ -184,7 +185,22 @@ def everything() -> str:
     return "\n".join(path.read_text("utf-8") for path in sorted((CORE / "tests").glob("*.[ch]")))
 
 
-# --- links -----------------------------------------------------------------------------------------------------------
+# --- both languages --------------------------------------------------------------------------------------------------
+def demos(page: Path) -> set[str]:
+    return set(re.findall(r"ipclab demo ([a-z][a-z-]+)", page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", LANGUAGES, ids=lambda page: page.name)
+def test_demos_of_a_page_exist(page: Path) -> None:
+    assert demos(page)
+    for name in demos(page):
+        assert (ROOT / "demos" / f"{name.replace('-', '_')}.py").exists(), f"{page.name}: {name}"
+
+
+def test_both_languages_show_the_same_demos() -> None:
+    assert demos(LANGUAGES[0]) == demos(LANGUAGES[1])
+
+
 def links(page: Path) -> set[str]:
     """To files; not to places in the page itself."""
     return {target for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")) if not target.startswith("#")}
