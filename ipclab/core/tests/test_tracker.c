@@ -109,7 +109,7 @@ static int without_descriptors_it_opens_anew(void)
 {
 	struct tracker *tracker;
 	pid_t asleep = spawn(sleeper, NULL);
-	size_t count;
+	size_t count, met = 0;
 	struct facts *facts;
 
 	CHECK_EQ(tracker_open(&tracker, 1000000, 0, 0), 0);
@@ -119,8 +119,11 @@ static int without_descriptors_it_opens_anew(void)
 	tracker_round(tracker);
 	tracker_finish(tracker);
 	facts = tracker_take_facts(tracker, &count);
-	CHECK_EQ(count, 1);
-	CHECK_EQ(facts[0].gone, 1);
+	for (size_t i = 0; i < count; i++) {
+		met += facts[i].tid == asleep; /* a sanitizer gives it a thread of its own besides, sooner or later */
+		CHECK_EQ(facts[i].gone, 1);
+	}
+	CHECK_EQ(met, 1);
 	free(facts);
 	tracker_close(tracker);
 	return 0;
