@@ -12,9 +12,6 @@
 
 #define FIRST_TABLE 256
 #define MOST_NAMES 60000
-/* Between the exit that `switch` tells and the last switch a thread can be preempted; nothing tells of that. Chosen. */
-#define UNTOLD_AT_DEATH 8
-
 static const char *const file_names[FILES] = {"stat", "schedstat", "wchan", "syscall", "children", "status"};
 
 int followed_open(struct followed *all, int fds_most)
@@ -404,8 +401,12 @@ void facts_of(const struct thread *thread, int64_t now_ns, struct facts *facts)
 	facts->counted = counted(thread);
 	facts->checked_least = (int64_t)thread->inside_end[0] - (int64_t)thread->inside_begin[1];
 	facts->checked_most = (int64_t)thread->inside_end[1] - (int64_t)thread->inside_begin[0];
-	if (thread->dying && thread->leader == SOURCE_SWITCH)
-		facts->checked_most += UNTOLD_AT_DEATH;
+	/*
+	 * `switch` takes its events from a thread in its exit, and counts it as dead from there on. Until its last switch the
+	 * kernel counts on, however often it waits or is preempted: nothing tells how many of its count are of that.
+	 */
+	if (thread->dying && thread->leader == SOURCE_SWITCH && facts->counted > facts->checked_most)
+		facts->counted = facts->checked_most;
 	facts->run_ns = (int64_t)thread->last.counters.run_ns;
 	facts->wait_ns = (int64_t)thread->last.counters.wait_ns;
 	facts->pid = process->pid;

@@ -103,6 +103,36 @@ static int who_gets_a_cpu_twice_had_lost_it(void)
 	return 0;
 }
 
+/* The kernel's count of a thread that `switch` led: before the record, and at its end. */
+static void facts_of_counts(int64_t begin, int64_t end, struct facts *facts)
+{
+	thread->leader = SOURCE_SWITCH;
+	thread->counted_begin = begin;
+	thread->counted_end = end;
+	thread->inside_end[0] = thread->inside_end[1] = 5;
+	facts_of(thread, 5000, facts);
+}
+
+static int switches_on_the_way_from_exit_to_death_are_not_the_lifes(void)
+{
+	struct facts facts;
+
+	begin();
+	facts_of_counts(10, 61, &facts); /* it lives: 46 are missing */
+	CHECK_EQ(facts.counted, 51);
+	CHECK_EQ(facts.checked_most, 5);
+	thread->dying = 1; /* it may have lost the CPU 46 times since its exit was told */
+	facts_of_counts(10, 61, &facts);
+	CHECK_EQ(facts.counted, 5);
+	facts_of_counts(10, 14, &facts); /* more were told than there were */
+	CHECK_EQ(facts.counted, 4);
+	CHECK_EQ(facts.checked_least, 5);
+	facts_of_counts(NOT_COUNTED, NOT_COUNTED, &facts);
+	CHECK_EQ(facts.counted, NOT_COUNTED);
+	tracker_close(tracker);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
@@ -110,6 +140,8 @@ int main(int argc, char **argv)
 		{"who_loses_a_cpu_had_got_one", who_loses_a_cpu_had_got_one},
 		{"who_was_not_even_woken_is_not_known_to_have_slept", who_was_not_even_woken_is_not_known_to_have_slept},
 		{"who_gets_a_cpu_twice_had_lost_it", who_gets_a_cpu_twice_had_lost_it},
+		{"switches_on_the_way_from_exit_to_death_are_not_the_lifes",
+		 switches_on_the_way_from_exit_to_death_are_not_the_lifes},
 		{NULL, NULL},
 	};
 
