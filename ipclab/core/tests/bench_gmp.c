@@ -1,45 +1,66 @@
 /*
- * bench_gmp: what the scheduler's operations cost, in ns, with Ms as processes; not a test.
+ * bench_gmp: what the scheduler costs, with Ms as processes; not a test.
  *
- *   bench_gmp [EVENTSLOTS [REPEATS]]      one line per operation: name, at one P, at two Ps (medians)
+ *   bench_gmp                            everything, one line each: medians of five
+ *   bench_gmp KEY PROCS [EVENTSLOTS]     one sample of one line; the key and the unit are in the table at the end
  *
- * gmp_bench.go beside it does the same in Go, in the same form; compare them in one sitting.
+ * gmp_bench.go beside it does the same in Go, by the same keys. scripts/gmp_targets.py runs both in turn.
  */
 #define _GNU_SOURCE
 #include "gmp.h"
 
-#define N 200000
+#include <sys/stat.h>
+
+#define N 400000
+#define MANY 1000000
 
 static uint32_t eventslots;
 
 /* The shapes of the Go program: main drives, a second G answers where one is needed. */
 struct shape {
-	const char *name;
+	const char *key;
 	struct step main_steps[8], other_steps[8];
 	uint32_t main_count, other_count, capacity, operations;
 };
 
 static const struct shape shapes[] = {
-	{"create + exit", {{OP_SPAWN, 1, 1}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, N}}, {{OP_EXIT, 0, 0}}, 3, 1, 0, N},
-	{"yield between two", {{OP_SPAWN, 1, 1}, {OP_YIELD, 0, 0}, {OP_LOOP, 1, N}}, {{OP_YIELD, 0, 0}, {OP_LOOP, 0, N}},
-	 3, 2, 0, 2 * N},
-	{"channel there and back", {{OP_SPAWN, 1, 1}, {OP_SEND, 0, 1}, {OP_RECV, 1, 0}, {OP_LOOP, 1, N}},
+	{"create", {{OP_SPAWN, 1, 1}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, N}}, {{OP_EXIT, 0, 0}}, 3, 1, 0, N},
+	{"yield", {{OP_SPAWN, 1, 1}, {OP_YIELD, 0, 0}, {OP_LOOP, 1, N}}, {{OP_YIELD, 0, 0}, {OP_LOOP, 0, N}}, 3, 2, 0, 2 * N},
+	{"channel", {{OP_SPAWN, 1, 1}, {OP_SEND, 0, 1}, {OP_RECV, 1, 0}, {OP_LOOP, 1, N}},
 	 {{OP_RECV, 0, 0}, {OP_SEND, 1, 1}, {OP_LOOP, 0, N}}, 4, 3, 0, N},
-	{"buffered stream", {{OP_SPAWN, 1, 1}, {OP_RECV, 0, 0}, {OP_LOOP, 1, N}}, {{OP_SEND, 0, 1}, {OP_LOOP, 0, N}},
-	 3, 2, 128, N},
-	{"select there and back",
+	{"stream", {{OP_SPAWN, 1, 1}, {OP_RECV, 0, 0}, {OP_LOOP, 1, 2 * N}}, {{OP_SEND, 0, 1}, {OP_LOOP, 0, 2 * N}},
+	 3, 2, 128, 2 * N},
+	{"select",
 	 {{OP_SPAWN, 1, 1}, {OP_SEND, 0, 1}, {OP_SELECT, 2, 0}, {OP_RECV, 1, 0}, {OP_RECV, 2, 0}, {OP_LOOP, 1, N}},
 	 {{OP_SELECT, 2, 0}, {OP_RECV, 0, 0}, {OP_RECV, 2, 0}, {OP_SEND, 1, 1}, {OP_LOOP, 0, N}}, 6, 5, 0, N},
-	{"mutex pair", {{OP_LOCK, 0, 0}, {OP_UNLOCK, 0, 0}, {OP_LOOP, 0, N}}, {{OP_EXIT, 0, 0}}, 3, 1, 0, N},
-	{"locked there and back", {{OP_LOCKM, 0, 0}, {OP_SPAWN, 1, 1}, {OP_SEND, 0, 1}, {OP_RECV, 1, 0}, {OP_LOOP, 2, 20000}},
-	 {{OP_RECV, 0, 0}, {OP_SEND, 1, 1}, {OP_LOOP, 0, 20000}}, 5, 3, 0, 20000},
+	{"mutex", {{OP_LOCK, 0, 0}, {OP_UNLOCK, 0, 0}, {OP_LOOP, 0, 8 * N}}, {{OP_EXIT, 0, 0}}, 3, 1, 0, 8 * N},
+	{"locked", {{OP_LOCKM, 0, 0}, {OP_SPAWN, 1, 1}, {OP_SEND, 0, 1}, {OP_RECV, 1, 0}, {OP_LOOP, 2, N / 40}},
+	 {{OP_RECV, 0, 0}, {OP_SEND, 1, 1}, {OP_LOOP, 0, N / 40}}, 5, 3, 0, N / 40},
 };
 
-/* From the first event of the run to its end would need events; the wall clock has the start of two processes in it. */
-static double run(const struct shape *shape, uint32_t procs, uint32_t factor)
+static void add(struct gmp *rt, const struct step *steps, uint32_t count, bool once)
+{
+	struct step copy[8];
+
+	for (uint32_t i = 0; i < count; i++) {
+		copy[i] = steps[i];
+		if (once && copy[i].op == OP_LOOP)
+			copy[i].b = 1;
+	}
+	gmp_program(rt, copy, count);
+}
+
+static void wait_for(struct gmp *rt)
+{
+	if (gmp_wait(rt, SECONDS(LIMIT_S)) == FATAL_DONE)
+		return;
+	says(rt);
+	exit(1);
+}
+
+static double run(const struct shape *shape, uint32_t procs, bool once)
 {
 	struct gmp rt;
-	struct step main_steps[8];
 	int64_t from;
 	double ns;
 
@@ -47,22 +68,11 @@ static double run(const struct shape *shape, uint32_t procs, uint32_t factor)
 	for (int i = 0; i < 3; i++)
 		gmp_chan(&rt, i == 2 ? 0 : shape->capacity);
 	gmp_sema(&rt, 0);
-	for (uint32_t i = 0; i < 8; i++) {
-		main_steps[i] = shape->main_steps[i];
-		if (main_steps[i].op == OP_LOOP)
-			main_steps[i].b *= factor;
-	}
-	gmp_program(&rt, main_steps, shape->main_count);
-	for (uint32_t i = 0; i < 8; i++) {
-		main_steps[i] = shape->other_steps[i];
-		if (main_steps[i].op == OP_LOOP)
-			main_steps[i].b *= factor;
-	}
-	gmp_program(&rt, main_steps, shape->other_count);
+	add(&rt, shape->main_steps, shape->main_count, once);
+	add(&rt, shape->other_steps, shape->other_count, once);
 	from = monotonic_ns();
 	start(&rt, 0);
-	if (gmp_wait(&rt, SECONDS(LIMIT_S)) != FATAL_DONE)
-		says(&rt);
+	wait_for(&rt);
 	ns = (double)(monotonic_ns() - from);
 	gmp_destroy(&rt);
 	return ns;
@@ -75,35 +85,40 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The cost of starting and ending cancels: the difference between a run of three times the length and one. */
-static double cost(const struct shape *shape, uint32_t procs, int repeats)
+static double median(double *figures, uint32_t n)
 {
-	double figures[32];
-
-	for (int i = 0; i < repeats; i++)
-		figures[i] = (run(shape, procs, 3) - run(shape, procs, 1)) / (2.0 * shape->operations);
-	qsort(figures, (size_t)repeats, sizeof *figures, by_value);
-	return figures[repeats / 2];
+	qsort(figures, n, sizeof *figures, by_value);
+	return n ? figures[n / 2] : -1;
 }
 
-/* 50 Gs that block 100 ms in the kernel and 100 that compute 10 ms, on two Ps: 0.5 s of CPU time each. In s. */
-static double mixed(void)
+/* ns an operation. What it costs to start and end the processes is taken off: the shortest of some runs of one loop. */
+static double cost(const struct shape *shape, uint32_t procs)
+{
+	double empty[5];
+
+	for (uint32_t i = 0; i < COUNT_OF(empty); i++)
+		empty[i] = run(shape, procs, true);
+	(void)median(empty, COUNT_OF(empty));
+	return (run(shape, procs, false) - empty[0]) / shape->operations;
+}
+
+/* 50 Gs that block 100 ms in the kernel and 100 that compute 10 ms, on two Ps: 0.5 s of CPU time each. In ms. */
+static double mixed(uint32_t procs)
 {
 	struct gmp rt;
 	double ns;
 	int64_t from;
 
-	make(&rt, (struct gmp_config){.procs = 2, .maxg = 1000, .eventslots = eventslots});
+	make(&rt, (struct gmp_config){.procs = procs, .maxg = 1000, .eventslots = eventslots});
 	gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, 50}, {OP_SPAWN, 2, 100}}, 2);
 	gmp_program(&rt, (struct step[]){{OP_BLOCK, 0, 100000000}}, 1);
 	gmp_program(&rt, (struct step[]){{OP_COMPUTE, 0, 10000000}}, 1);
 	from = monotonic_ns();
 	start(&rt, 0);
-	if (gmp_wait(&rt, SECONDS(LIMIT_S)) != FATAL_DONE)
-		says(&rt);
+	wait_for(&rt);
 	ns = (double)(monotonic_ns() - from);
 	gmp_destroy(&rt);
-	return ns / 1e9;
+	return ns / 1e6;
 }
 
 /* --- hand-off: from a G's entering the kernel to the start of the next G, on another M --- */
@@ -154,8 +169,7 @@ static double handoff(enum op op)
 	gmp_program(&rt, (struct step[]){{op, 0, 2000000}, {OP_LOOP, 0, 300}}, 2);
 	gmp_program(&rt, (struct step[]){{OP_COMPUTE, 0, 100000}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, 6500}}, 3);
 	start(&rt, 0);
-	if (gmp_wait(&rt, SECONDS(LIMIT_S)) != FATAL_DONE)
-		says(&rt);
+	wait_for(&rt);
 	gmp_stop(&rt);
 	ns_per_tick = (double)(monotonic_ns() - rt.s->starttime) / (double)(cputicks() - rt.s->startticks);
 	n = moments_of(&rt, moments, COUNT_OF(moments));
@@ -163,24 +177,123 @@ static double handoff(enum op op)
 		if (moments[i].kind == EV_SYSCALL && moments[i + 1].kind == EV_GO_START)
 			figures[count++] = (double)(moments[i + 1].ticks - moments[i].ticks) * ns_per_tick / 1000;
 	gmp_destroy(&rt);
-	qsort(figures, count, sizeof *figures, by_value);
-	return count ? figures[count / 2] : -1;
+	return median(figures, count);
+}
+
+static double declared(uint32_t procs)
+{
+	(void)procs;
+	return handoff(OP_BLOCKING);
+}
+
+static double by_sysmon(uint32_t procs)
+{
+	(void)procs;
+	return handoff(OP_BLOCK);
+}
+
+/* --- memory --- */
+
+static double bytes_of(struct gmp *rt)
+{
+	struct stat stat;
+
+	CHECK_EQ(fstat(rt->segment.fd, &stat), 0);
+	return (double)stat.st_blocks * 512;
+}
+
+/* Bytes of the segment for each of a million Gs that all wait for one channel at once. */
+static double alive(uint32_t procs)
+{
+	struct gmp rt;
+	double before, bytes;
+
+	make(&rt, (struct gmp_config){.procs = procs, .mainends = 1, .maxg = 2 * MANY, .eventslots = eventslots});
+	gmp_chan(&rt, 0);
+	gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, MANY}, {OP_SLEEP, 0, NS_PER_S / 2}}, 2);
+	gmp_program(&rt, (struct step[]){{OP_RECV, 0, 0}}, 1);
+	before = bytes_of(&rt);
+	start(&rt, 0);
+	wait_for(&rt);
+	bytes = (bytes_of(&rt) - before) / MANY;
+	for (uint32_t g = 2; g <= MANY + 1; g++)
+		CHECK(load_relaxed(&rt.allgs[g].atomicstatus) != _Gdead && load_relaxed(&rt.allgs[g].goid) > 1);
+	gmp_destroy(&rt);
+	return bytes;
+}
+
+/* KiB by which the segment grows between a million Gs created and ended, and ten million. */
+static double ended(uint32_t procs)
+{
+	double bytes[2];
+
+	for (int i = 0; i < 2; i++) {
+		int64_t count = i ? 10 * MANY : MANY;
+		struct tally tally;
+		struct gmp rt;
+
+		make(&rt, (struct gmp_config){.procs = procs, .maxg = 2 * MANY, .eventslots = eventslots});
+		gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, 10}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, count / 10}}, 3);
+		gmp_program(&rt, (struct step[]){{OP_EXIT, 0, 0}}, 1);
+		start(&rt, 0);
+		wait_for(&rt);
+		tally = gmp_tally(&rt, 1);
+		CHECK_EQ(load_relaxed(&tally.done), count);
+		bytes[i] = bytes_of(&rt);
+		gmp_destroy(&rt);
+	}
+	return (bytes[1] - bytes[0]) / 1024;
+}
+
+static const struct {
+	const char *key, *unit;
+	double (*sample)(uint32_t procs);
+} others[] = {
+	{"mixed", "ms", mixed},
+	{"declared", "us, hand-off when the call is declared blocking, p50", declared},
+	{"sysmon", "us, hand-off by sysmon, p50", by_sysmon},
+	{"alive", "bytes a G, a million alive", alive},
+	{"ended", "KiB more after ten million Gs than after one", ended},
+};
+
+static double sample_of(const char *key, uint32_t procs)
+{
+	for (uint32_t i = 0; i < COUNT_OF(shapes); i++)
+		if (!strcmp(shapes[i].key, key))
+			return cost(&shapes[i], procs);
+	for (uint32_t i = 0; i < COUNT_OF(others); i++)
+		if (!strcmp(others[i].key, key))
+			return others[i].sample(procs);
+	fprintf(stderr, "bench_gmp: %s: no such key\n", key);
+	exit(2);
+}
+
+static double repeated(const char *key, uint32_t procs)
+{
+	double figures[5];
+
+	for (uint32_t i = 0; i < COUNT_OF(figures); i++)
+		figures[i] = sample_of(key, procs);
+	return median(figures, COUNT_OF(figures));
 }
 
 int main(int argc, char **argv)
 {
-	int repeats = argc > 2 ? atoi(argv[2]) : 5;
-	double loads[32];
+	uint32_t procs = argc > 2 ? (uint32_t)atoi(argv[2]) : 0;
 
-	eventslots = argc > 1 ? (uint32_t)atoi(argv[1]) : 0;
-	CHECK(repeats > 0 && repeats <= 32);
+	if (argc > 1) {
+		if (procs < 1 || procs > GMP_MAXPROCS) {
+			fprintf(stderr, "usage: bench_gmp [KEY PROCS [EVENTSLOTS]]\n");
+			return 2;
+		}
+		eventslots = argc > 3 ? (uint32_t)atoi(argv[3]) : 0;
+		printf("%.3f\n", sample_of(argv[1], procs));
+		return 0;
+	}
 	for (uint32_t i = 0; i < COUNT_OF(shapes); i++)
-		printf("%-24s %8.0f %8.0f\n", shapes[i].name, cost(&shapes[i], 1, repeats), cost(&shapes[i], 2, repeats));
-	for (int i = 0; i < repeats; i++)
-		loads[i] = mixed();
-	qsort(loads, (size_t)repeats, sizeof *loads, by_value);
-	printf("%-24s %8s %8.2f s\n", "mixed load", "", loads[repeats / 2]);
-	printf("%-24s %8.0f us (declared blocking, p50)\n", "hand-off", handoff(OP_BLOCKING));
-	printf("%-24s %8.0f us (by sysmon, p50)\n", "hand-off", handoff(OP_BLOCK));
+		printf("%-10s %8.1f %8.1f ns, at one P and at two\n", shapes[i].key, repeated(shapes[i].key, 1),
+		       repeated(shapes[i].key, 2));
+	for (uint32_t i = 0; i < COUNT_OF(others); i++)
+		printf("%-10s %8.1f %s\n", others[i].key, repeated(others[i].key, 2), others[i].unit);
 	return 0;
 }

