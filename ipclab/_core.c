@@ -771,7 +771,7 @@ static int add_sizes(PyObject *module)
 		return -1;
 	if (add_ring_type(module) < 0 || add_instruments(module) < 0 || add_bench(module) < 0)
 		return -1;
-	return add_states(module) < 0 ? -1 : add_zoo(module);
+	return add_states(module) < 0 || add_zoo(module) < 0 ? -1 : add_gmp(module);
 }
 
 static PyModuleDef_Slot slots[] = {

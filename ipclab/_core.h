@@ -19,6 +19,7 @@ int add_instruments(PyObject *module);
 int add_bench(PyObject *module);
 int add_states(PyObject *module);
 int add_zoo(PyObject *module);
+int add_gmp(PyObject *module);
 
 /* A heap type without a state, added to the module; a reference is kept for ever. NULL with an exception set. */
 PyTypeObject *add_type(PyObject *module, PyType_Spec *spec);

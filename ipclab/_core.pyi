@@ -7,7 +7,7 @@ let a signal handler run (then they go on, or its exception is raised).
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from typing_extensions import Buffer
 
@@ -294,3 +294,90 @@ def launch(
     path: bytes, argv: tuple[bytes, ...], environment: tuple[bytes, ...], soft_files: int, hard_files: int, /
 ) -> tuple[int, int, int]:
     """(pid, release_fd, failed_fd) of a command held before its execve; core/launch.h."""
+
+# --- the scheduler (GMP) ---
+GMP_MAXPROCS: int  # Ps a segment holds
+GMP_SELECT_MOST: int
+
+class Sched:
+    """One run of script Gs; or a look at one (`attach`, `copy`), from which nothing can be changed.
+
+    Numbers are the core's (core/gmp/gmp.h, runtime2.h). A run belongs to the process that made it; while a thread is in
+    `wait`, `set_procs` or `stop` (which give the GIL up) another one is refused everything but looking (RuntimeError).
+    `start` forks the template from the calling thread, and with that thread it dies.
+    """
+
+    def __init__(
+        self,
+        *,
+        procs: int = 0,
+        model: int = 0,
+        seed: int = 0,
+        eventslots: int = 0,
+        maxg: int = 0,
+        maxm: int = 0,
+        programs: int = 0,
+        steps: int = 0,
+        chans: int = 0,
+        semas: int = 0,
+        words: int = 0,
+        randomize: bool = False,
+        nopreempt: bool = False,
+        mainends: bool = False,
+    ) -> None: ...
+    @staticmethod
+    def attach(fd: int, /) -> Sched:
+        """Another process's segment, read-only. OSError EBADMSG, EPROTOTYPE (no scheduler), EPROTO (another build),
+        ENODATA (shorter than it says)."""
+
+    def copy(self, most: int, /) -> Sched:
+        """In this process's memory, without event rings, and of the Gs the first `most`."""
+
+    def chan(self, capacity: int, /) -> int: ...
+    def sema(self, value: int = 0, /) -> int: ...
+    def program(self, steps: list[tuple[int, int, int]], /) -> int:
+        """Steps are (op, a, b). OSError ENOSPC: more than the segment holds."""
+
+    def start(self, program: int, /) -> None:
+        """ValueError: a step is wrong."""
+
+    def wait(self, timeout_ns: int | None = None, /) -> int:
+        """enum fatal, 0: timed out. OSError ECHILD: the template has died."""
+
+    def set_procs(self, procs: int, /) -> None: ...
+    def stop(self) -> None: ...
+    def close(self) -> None: ...
+    def tally(self, program: int, /) -> tuple[int, int, int, int, int, int, int, int]:
+        """spawned, done, lost, sum received; turnaround, response, waiting, last end: in ticks."""
+
+    def events(self, m: int, from_: int, /) -> tuple[bytes, int, int]:
+        """struct event of ring m (an M's id + 1) from number `from_` on, where to go on, how many were overwritten."""
+
+    def clock(self) -> tuple[int, int, int, int]:
+        """Ticks and CLOCK_MONOTONIC nanoseconds: at the start, and now."""
+
+    def fatal(self) -> tuple[int, int, str]:
+        """enum fatal, its argument, its text."""
+
+    def lost(self) -> tuple[int, list[int]]:
+        """How many Gs died with their M; the goids of the last 64."""
+
+    def schedtrace(self, detailed: bool = False, /) -> str: ...
+    def usage(self) -> tuple[int, int, int, int]:
+        """After stop: user and system ns, voluntary and involuntary switches of template and Ms."""
+
+    def fileno(self) -> int:
+        """-1: a copy has none."""
+
+    def sched_fields(self) -> dict[str, int]: ...
+    def p_fields(self, p: int, /) -> dict[str, int]: ...
+    def p_runq(self, p: int, /) -> list[int]: ...
+    def m_fields(self, m: int, /) -> dict[str, int]: ...
+    def g_fields(self, g: int, /) -> dict[str, Any]: ...
+    def chan_fields(self, c: int, /) -> dict[str, Any]: ...
+    def sema_fields(self, s: int, /) -> dict[str, Any]: ...
+    def members(self, kind: str, first: int, most: int, /) -> list[int]:
+        """A list's members: "m.schedlink", "m.alllink", "p.link", "g.schedlink"."""
+
+def gmp_cpus() -> int: ...
+def gmp_event_name(kind: int, /) -> str: ...

@@ -90,7 +90,7 @@ static int allocate(int fd, size_t offset, size_t size)
 }
 
 /* Maps header and data, and with `mirror` the data once more behind them. */
-static int map(struct segment *segment, size_t header_bytes, int mirror)
+static int map(struct segment *segment, size_t header_bytes, int mirror, int protection)
 {
 	size_t data_bytes = segment->total_bytes - header_bytes;
 	size_t size = segment->total_bytes + (mirror ? data_bytes : 0);
@@ -100,11 +100,10 @@ static int map(struct segment *segment, size_t header_bytes, int mirror)
 		return -errno;
 	segment->base = base;
 	segment->mapped_bytes = size;
-	if (mmap(base, segment->total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, segment->fd, 0) ==
-	    MAP_FAILED)
+	if (mmap(base, segment->total_bytes, protection, MAP_SHARED | MAP_FIXED, segment->fd, 0) == MAP_FAILED)
 		return -errno;
-	if (mirror && mmap(base + segment->total_bytes, data_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-			   segment->fd, (off_t)header_bytes) == MAP_FAILED)
+	if (mirror && mmap(base + segment->total_bytes, data_bytes, protection, MAP_SHARED | MAP_FIXED, segment->fd,
+			   (off_t)header_bytes) == MAP_FAILED)
 		return -errno;
 	return 0;
 }
@@ -147,7 +146,7 @@ int segment_create(struct segment *segment, const char *name, uint32_t kind, siz
 	segment->fd = rc;
 	rc = allocate(segment->fd, 0, segment->total_bytes);
 	if (!rc)
-		rc = map(segment, header_bytes, mirror);
+		rc = map(segment, header_bytes, mirror, PROT_READ | PROT_WRITE);
 	if (!rc)
 		rc = fill_in(segment, name, kind, header_bytes);
 	if (rc) {
@@ -176,7 +175,7 @@ int segment_reserve(struct segment *segment, uint32_t kind, size_t header_bytes,
 	if (!rc)
 		rc = allocate(segment->fd, 0, round_to_pages(first_bytes));
 	if (!rc)
-		rc = map(segment, round_to_pages(header_bytes), 0);
+		rc = map(segment, round_to_pages(header_bytes), 0, PROT_READ | PROT_WRITE);
 	if (!rc)
 		rc = fill_in(segment, NULL, kind, round_to_pages(header_bytes));
 	if (rc)
@@ -207,7 +206,7 @@ static int check(const struct segment_header *header, ssize_t got, uint32_t kind
 	return 0;
 }
 
-int segment_attach(struct segment *segment, int fd, uint32_t kind, int mirror)
+static int attach(struct segment *segment, int fd, uint32_t kind, int mirror, int protection)
 {
 	struct segment_header header;
 	struct stat info;
@@ -226,11 +225,21 @@ int segment_attach(struct segment *segment, int fd, uint32_t kind, int mirror)
 	}
 	if (!rc) {
 		segment->total_bytes = header.total_bytes;
-		rc = map(segment, header.header_bytes, mirror);
+		rc = map(segment, header.header_bytes, mirror, protection);
 	}
 	if (rc)
 		segment_close(segment);
 	return rc;
+}
+
+int segment_attach(struct segment *segment, int fd, uint32_t kind, int mirror)
+{
+	return attach(segment, fd, kind, mirror, PROT_READ | PROT_WRITE);
+}
+
+int segment_attach_readonly(struct segment *segment, int fd, uint32_t kind)
+{
+	return attach(segment, fd, kind, 0, PROT_READ);
 }
 
 int segment_attach_named(struct segment *segment, const char *name, uint32_t kind, int mirror)

@@ -62,6 +62,8 @@ int segment_commit(const struct segment *segment, size_t offset, size_t bytes);
  * -EBADMSG not a segment, -EPROTO another version, -EPROTOTYPE another kind, -ENODATA shorter than its header says.
  */
 int segment_attach(struct segment *segment, int fd, uint32_t kind, int mirror);
+/* The same to look at: mapped read-only, so that the fd may be open for reading only and nothing can be changed. */
+int segment_attach_readonly(struct segment *segment, int fd, uint32_t kind);
 /* Opens a named segment and attaches. */
 int segment_attach_named(struct segment *segment, const char *name, uint32_t kind, int mirror);
 /* Unmaps and closes the fd. Does not unlink: the name belongs to whoever made it. Closing twice is allowed. */

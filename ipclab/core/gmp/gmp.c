@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "lock_futex.h"
@@ -133,18 +134,40 @@ int gmp_create(struct gmp *rt, const struct gmp_config *config)
 	return 0;
 }
 
+/* Whether everything lies where this build would have put it: what an observer reads is bounded by that. */
+static bool laidOutAsHere(const struct schedt *s, size_t bytes)
+{
+	struct gmp_config config;
+	struct schedt plan;
+	uint64_t total, mine = (uint64_t)sizeof(struct g) << 32 | sizeof(struct m) << 16 | sizeof(struct p);
+
+	if (bytes < sizeof *s || s->recordbytes != mine || s->maxg > 1u << 28)
+		return false;
+	memset(&plan, 0, sizeof plan);
+	config = (struct gmp_config){.maxg = s->maxg, .maxm = s->maxmcount, .programs = s->maxprograms,
+				     .steps = s->maxsteps, .chans = s->maxchans, .semas = s->maxsemas,
+				     .words = s->maxwords, .eventslots = s->eventslots};
+	(void)layOut(&plan, &config, &total);
+	return total <= bytes && plan.off_programs == s->off_programs && plan.off_g == s->off_g &&
+	       plan.off_p == s->off_p && plan.off_m == s->off_m && plan.off_chans == s->off_chans &&
+	       plan.off_semas == s->off_semas && plan.off_words == s->off_words && plan.off_marea == s->off_marea &&
+	       plan.off_sudog == s->off_sudog && plan.off_steps == s->off_steps && plan.mareabytes == s->mareabytes &&
+	       plan.maxsudog == s->maxsudog && s->nprograms <= s->maxprograms && s->nchans <= s->maxchans &&
+	       s->nsemas <= s->maxsemas;
+}
+
 int gmp_attach(struct gmp *rt, int fd)
 {
-	uint64_t mine = (uint64_t)sizeof(struct g) << 32 | sizeof(struct m) << 16 | sizeof(struct p);
 	int rc;
 
 	memset(rt, 0, sizeof *rt);
-	rc = segment_attach(&rt->segment, fd, SEGMENT_GMP, 0);
+	rc = segment_attach_readonly(&rt->segment, fd, SEGMENT_GMP);
 	if (rc)
 		return rc;
-	find(rt);
-	if (rt->s->recordbytes == mine)
+	if (laidOutAsHere(rt->segment.base, rt->segment.total_bytes)) {
+		find(rt);
 		return 0;
+	}
 	segment_close(&rt->segment);
 	return -EPROTO;
 }
@@ -285,6 +308,34 @@ void gmp_destroy(struct gmp *rt)
 }
 
 /* --- looking --- */
+
+int gmp_copy(struct gmp *copy, const struct gmp *from, uint32_t most)
+{
+	const struct schedt *s = from->s;
+	char *base, *there = from->segment.base;
+	uint32_t ms, gs, sudogs;
+
+	base = mmap(NULL, from->segment.mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		    0);
+	if (base == MAP_FAILED)
+		return -errno;
+	memset(copy, 0, sizeof *copy);
+	copy->segment = (struct segment){.base = base, .total_bytes = from->segment.total_bytes,
+					 .mapped_bytes = from->segment.mapped_bytes, .fd = -1};
+	memcpy(base, there, s->off_marea);
+	ms = (uint32_t)load_acquire(&s->mnext) + 1;
+	for (uint32_t m = 0; m < ms && m < s->maxmcount; m++)
+		memcpy(base + s->off_marea + m * s->mareabytes, there + s->off_marea + m * s->mareabytes,
+		       s->maxprograms * sizeof(struct tally));
+	gs = load_acquire(&s->allglen);
+	gs = gs < most ? gs : most;
+	memcpy(base + s->off_g, there + s->off_g, (gs + (size_t)1) * sizeof(struct g));
+	sudogs = s->sudoglen < s->maxsudog ? s->sudoglen : s->maxsudog;
+	memcpy(base + s->off_sudog, there + s->off_sudog, (sudogs + (size_t)1) * sizeof(struct sudog));
+	find(copy);
+	store_relaxed(&copy->s->allglen, gs);
+	return (int)gs;
+}
 
 /* Whole CPUs in the cgroup's quota, rounded up; 0: none is set. Version 2, as seen from inside the namespace. */
 static uint32_t quotaCpus(void)

@@ -54,8 +54,15 @@ int gmp_set_procs(struct gmp *rt, uint32_t procs);
 /* Ends everybody; the segment can still be read. Harmless when nothing runs. */
 int gmp_stop(struct gmp *rt);
 void gmp_destroy(struct gmp *rt);
-/* Maps a segment of another process, to look at. -EBADMSG, -EPROTO, -EPROTOTYPE, -ENODATA: see segment.h. */
+/* Maps a segment of another process read-only, to look at. -EBADMSG, -EPROTO (another build), -EPROTOTYPE, -ENODATA: see
+ * segment.h. */
 int gmp_attach(struct gmp *rt, int fd);
+/*
+ * A copy in memory of this process alone, to be read at leisure: everything but the event rings and, of the Gs, all but
+ * the first `most`. It is consistent if the world stands still meanwhile. Returns how many Gs it has; end it with
+ * gmp_destroy.
+ */
+int gmp_copy(struct gmp *copy, const struct gmp *from, uint32_t most);
 /* CPUs this process may use: its affinity, and the quota of its cgroup rounded up. */
 uint32_t gmp_cpus(void);
 /* What all Ms have done for one program. */

@@ -24,6 +24,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "core/barrier.h"
@@ -379,6 +380,7 @@ struct gmp {
 	struct segment segment;
 	struct gmp_hooks hooks;
 	pid_t template; /* the caller: the template's pid; 0: not running */
+	struct rusage usage; /* the caller: what the template and its Ms have used, known when it has ended */
 	uint64_t team;  /* the caller, with threads: the template's thread */
 };
 

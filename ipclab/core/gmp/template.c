@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -274,6 +275,12 @@ static void *threadOfTemplate(void *argument)
 
 /* --- the caller's side --- */
 
+/* As waitpid; what the template and all its Ms have used is kept when it has gone. */
+static pid_t waitTemplate(struct gmp *rt)
+{
+	return wait4(rt->template, NULL, WNOHANG, &rt->usage);
+}
+
 static int startThread(struct gmp *rt)
 {
 	struct gmp *its = malloc(sizeof *its);
@@ -318,7 +325,7 @@ int templateLook(struct gmp *rt)
 {
 	if (rt->s->threads)
 		return 0;
-	if (rt->template && waitpid(rt->template, NULL, WNOHANG) == 0)
+	if (rt->template && waitTemplate(rt) == 0)
 		return 0;
 	rt->template = 0;
 	return -ECHILD;
@@ -330,7 +337,7 @@ static void endTemplate(struct gmp *rt)
 	pid_t pid = rt->template;
 
 	note_poke(&rt->s->templatenote);
-	while (waitpid(pid, NULL, WNOHANG) == 0) {
+	while (waitTemplate(rt) == 0) {
 		if (nanotime() > deadline) /* stopped, perhaps: its Ms die with it */
 			kill(pid, SIGKILL);
 		futex_wait_until(&rt->s->exiting, 1, nanotime() + 200000);

@@ -1,0 +1,81 @@
+"""Workloads from TOML files, and those that ship with the package."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from ipclab.errors import IpclabError, UsageError, from_os_error
+from ipclab.gmp.workload import Workload
+
+_PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_JOB = re.compile(r"^\$\.job\[(\d+)\](.*)$")
+
+
+def names() -> list[str]:
+    """The workloads that ship with ipclab."""
+    return sorted(Path(entry.name).stem for entry in _shelf().iterdir() if entry.name.endswith(".toml"))
+
+
+def load(name: str | Path) -> Workload:
+    """A workload from a file, or by name one of those that ship.
+
+    Raises UsageError where the file does not say what a workload has to; IpclabError when it cannot be read.
+    """
+    path = Path(name)
+    if path.suffix != ".toml" and not path.exists():
+        if str(name) in names():
+            return parse(_shelf().joinpath(f"{name}.toml").read_text(encoding="utf-8"), f"{name}.toml")
+        raise UsageError(f"there is no workload {str(name)!r}", hint=f"a .toml file, or one of: {', '.join(names())}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as err:
+        raise from_os_error(err, f"cannot read {name}", hint="`ipclab gmp sim --list` has some to begin with") from err
+    except UnicodeDecodeError as err:
+        raise UsageError(f"{name}: it is not UTF-8 ({err.reason} at byte {err.start})", hint="a TOML file is") from err
+    return parse(text, str(name))
+
+
+def parse(text: str, name: str) -> Workload:
+    """The same from text; `name` stands in errors. Steps are looked at when it is compiled."""
+    try:
+        given = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        raise UsageError(f"{name}: it is not TOML: {err}", hint="docs/gmp.md shows a workload") from err
+    try:
+        workload = msgspec.convert(given, Workload)
+    except msgspec.ValidationError as err:
+        raise UsageError(f"{name}: {_said(str(err), given)}", hint="docs/gmp.md has every field") from err
+    return workload if workload.title else msgspec.structs.replace(workload, title=Path(name).stem)
+
+
+def _said(text: str, given: dict[str, object]) -> str:
+    """msgspec's message with the job named as its author knows it.
+
+    >>> _said("Expected `int`, got `str` - at `$.job[1].count`", {"job": [{}, {"name": "b"}]})
+    "job 2 'b', count: expected `int`, got `str`"
+    """
+    found = _PLACE.match(text)
+    what, path = (found["what"], found["path"] or "") if found else (text, "")
+    what = what[:1].lower() + what[1:]
+    in_job = _JOB.match(path)
+    if not in_job:
+        return f"{path.removeprefix('$').lstrip('.')}: {what}" if path.strip("$") else what
+    number = int(in_job[1])
+    jobs = given.get("job")
+    job = jobs[number] if isinstance(jobs, list) else None
+    named = f" {job['name']!r}" if isinstance(job, dict) and isinstance(job.get("name"), str) else ""
+    field = re.sub(r"\[(\d+)\]", lambda at: f" {int(at[1]) + 1}", in_job[2].lstrip(".")).replace(".", " ")
+    field = re.sub(r"\bsteps (\d+)", r"step \1", field).replace(" | [...]", "")
+    return f"job {number + 1}{named}{', ' + field if field else ''}: {what}"
+
+
+def _shelf() -> resources.abc.Traversable:
+    try:
+        return resources.files("ipclab.gmp").joinpath("workloads")
+    except ModuleNotFoundError as err:
+        raise IpclabError(str(err), hint="this installation is not whole, install ipclab again") from err

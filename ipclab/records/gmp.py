@@ -1,0 +1,132 @@
+"""What the scheduler (GMP) tells: one event, one run of a workload.
+
+Times are nanoseconds of CLOCK_MONOTONIC, as time.monotonic_ns() has them; durations say so in their name's end, too.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+GMP_SCHEMA_VERSION = 1
+
+#: m:n - any number of Gs on any number of Ms, at most `procs` of them running. n:1 - one M, cooperative. 1:1 - an M
+#: for each G from its first step to its last.
+ModelName = Literal["m:n", "n:1", "1:1"]
+#: done: every G has ended. deadlock: all that are left are asleep. misuse: a G broke a rule of Go's (send on a closed
+#: channel, unlock of an unlocked mutex ...). limit: no room for another G or M, or the kernel makes no more processes.
+#: internal: the scheduler found itself inconsistent. stopped: it was ended before any of these.
+Outcome = Literal["done", "deadlock", "misuse", "limit", "internal", "stopped"]
+
+
+class SchedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that one M did; core/gmp/events.h has all kinds and what `arg` means in each."""
+
+    time_ns: int
+    #: "create", "start", "end", "block", "steal", "handoff" ...
+    kind: str
+    #: The M's id; it wrote the event.
+    m: int
+    #: The P it had then; None: none.
+    p: int | None
+    #: The G it is about; 0: none.
+    goid: int
+    arg: int
+
+
+class WaitingG(msgspec.Struct, frozen=True, kw_only=True):
+    """One G that waits, when all do."""
+
+    goid: int
+    #: Which job it is of; "main" makes the others arrive.
+    job: str
+    #: The step it is in, as the workload has it.
+    step: str
+    #: Go's wait reason: "chan receive", "sync.Mutex.Lock" ...
+    reason: str
+    waited_ns: int | None
+
+
+class JobResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The Gs of one job. Means are over those that ended; None: none did."""
+
+    name: str
+    spawned: int
+    done: int
+    #: Died with the M that ran them.
+    lost: int
+    #: Mean time from a G's creation to its end.
+    turnaround_ns: float | None
+    #: Mean time from a G's creation to its first step.
+    response_ns: float | None
+    #: Mean time a G spent runnable, on a run queue.
+    waiting_ns: float | None
+    #: From the start of the run to the end of the job's last G.
+    finished_ns: int | None
+    #: Sum of all values received from channels.
+    received: int
+
+
+class SimTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scheduler did in the whole run."""
+
+    #: Of the scheduler: an M took up another G.
+    context_switches: int
+    steals: int
+    #: A P passed on by an M that blocks or is locked to another G, by itself or by sysmon.
+    handoffs: int
+    #: A G made to give way after 10 ms.
+    preemptions: int
+    #: A P taken out of a system call by sysmon.
+    retakes: int
+    #: Processes made to be Ms, sysmon among them.
+    ms_made: int
+    #: CPU time of the Ms and of the template, from wait4(2).
+    cpu_user_ns: int
+    cpu_system_ns: int
+    #: Of the kernel, in the same processes: by themselves (they slept), and not.
+    kernel_switches_voluntary: int
+    kernel_switches_involuntary: int
+    #: Ms that died in the middle of something, repairs after it, and the longest one.
+    deaths: int
+    repairs: int
+    longest_repair_ns: int
+    #: Events that were overwritten before they could be read; 0 where none were asked for.
+    events_lost: int
+
+
+class SimResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of one workload."""
+
+    schema_version: int = GMP_SCHEMA_VERSION
+    workload: str
+    model: ModelName
+    #: Ps at the end of the run.
+    procs: int
+    #: CPUs this process may use: affinity, and the cgroup's quota rounded up.
+    cpus: int
+    seed: int
+    outcome: Outcome
+    #: Why it ended, where not "done".
+    message: str
+    #: From the start to the end of the last G, or to the moment it was ended.
+    duration_ns: int
+    jobs: tuple[JobResult, ...]
+    totals: SimTotals
+    #: Ids of Gs that died with their M; the last 64.
+    lost_goids: tuple[int, ...] = ()
+    #: In a deadlock: every G that is left.
+    waiting: tuple[WaitingG, ...] = ()
+    #: In the order of their time; empty where they were not asked for, or given to `on_event`.
+    events: tuple[SchedEvent, ...] = ()
+
+    @property
+    def lost(self) -> int:
+        """How many Gs died with their M, main among them."""
+        return sum(job.lost for job in self.jobs)
+
+    @property
+    def ok(self) -> bool:
+        """Every G has ended by itself."""
+        return self.outcome == "done" and not self.lost_goids

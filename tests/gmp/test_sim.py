@@ -1,0 +1,221 @@
+"""Workloads on the scheduler: they run on real processes, the counts add up, and nothing is left by any end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+
+import pytest
+
+from ipclab import gmp
+from ipclab.errors import UsageError
+from ipclab.gmp import Block, Job, Workload
+from ipclab.processes import procfs
+from ipclab.records.gmp import ModelName
+
+#: A deadlock detector, not a measure.
+LONG_S = 60.0
+
+
+def lives(pid: int) -> bool:
+    """A zombie that only a foreign init can collect counts as gone."""
+    return procfs.state(pid) not in (None, "Z", "X")
+
+
+def long_work() -> Workload:
+    """Gs that are still at it when a test has looked."""
+    return Workload([Job("long", ["compute 2ms", "sleep 1ms"], count=4, repeat=100_000)])
+
+
+PIPELINE = Workload(
+    title="pipeline",
+    channels={"work": 2, "results": 0},
+    mutexes=["disk"],
+    semaphores={"slots": 2},
+    waitgroups=["all"],
+    jobs=[
+        Job("source", [Block(repeat=30, steps=["send work 3"]), "close work"]),
+        Job(
+            "worker",
+            [
+                "add all",
+                Block(repeat=10, steps=["recv work", "lock disk", "compute 50us", "unlock disk", "send results 5"]),
+                "acquire slots", "block 1ms", "release slots", "done all", "wait all",
+            ],
+            count=3,
+        ),
+        Job("sink", ["recv results"], repeat=30),
+    ],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["m:n", "n:1", "1:1"])
+def test_a_workload_runs_to_its_end_in_every_model(model: ModelName) -> None:
+    result = gmp.run(PIPELINE, model=model, timeout_s=LONG_S)
+    assert (result.outcome, result.message, result.model) == ("done", "", model)
+    jobs = {job.name: job for job in result.jobs}
+    assert {name: (job.spawned, job.done, job.lost) for name, job in jobs.items()} == {
+        "source": (1, 1, 0),
+        "worker": (3, 3, 0),
+        "sink": (1, 1, 0),
+    }
+    assert jobs["worker"].received == 30 * 3
+    assert jobs["sink"].received == 30 * 5
+    assert result.procs == {"m:n": gmp.cpus(), "n:1": 1, "1:1": 256}[model]
+    assert result.totals.deaths == 0
+    assert result.totals.cpu_user_ns > 0
+
+
+def test_one_m_is_made_for_n_to_1_and_one_for_each_g_for_1_to_1() -> None:
+    work = Workload([Job("a", ["compute 100us", "block 1ms"], count=20)])
+    assert gmp.run(work, model="n:1", timeout_s=LONG_S).totals.ms_made == 2  # with sysmon
+    assert gmp.run(work, model="1:1", timeout_s=LONG_S).totals.ms_made >= 22  # main has one, too
+
+
+def test_every_g_begins_and_ends_exactly_once_in_the_events() -> None:
+    work = Workload([Job("a", ["compute 20us..200us", "yield"], count=40, repeat=3), Job("b", ["spawn c 2"], count=5),
+                     Job("c", ["sleep 1ms"], count=0)])  # fmt: skip
+    result = gmp.run(work, procs=2, seed=3, events=True, timeout_s=LONG_S)
+    assert result.totals.events_lost == 0
+    ended = Counter(event.goid for event in result.events if event.kind == "end")
+    made = Counter(event.goid for event in result.events if event.kind == "create")
+    assert sum(ended.values()) == 1 + 40 + 5 + 10  # main was made before there was an M
+    assert set(ended.values()) == {1}
+    assert ended - made == Counter([goid for goid in ended if goid not in made])
+    assert len(ended) == len(made) + 1
+    times = [event.time_ns for event in result.events]
+    assert times == sorted(times)
+
+
+def test_the_same_seed_draws_the_same_times() -> None:
+    from ipclab.gmp.compile import compile_workload
+
+    work = Workload([Job("a", ["compute 1ms..9ms"], count=10, every="1ms..2ms")])
+    assert compile_workload(work, 7) == compile_workload(work, 7)
+    assert compile_workload(work, 7) != compile_workload(work, 8)
+    assert len({program.steps[0] for program in compile_workload(work, 7).programs[1:]}) > 5
+
+
+def test_events_are_told_while_it_runs() -> None:
+    told: list[str] = []
+    result = gmp.run("mixed", procs=2, on_event=lambda event: told.append(event.kind), timeout_s=LONG_S)
+    assert result.events == ()
+    assert told.count("end") == 151
+    assert "handoff" in told
+
+
+def test_a_deadlock_is_an_outcome_with_everybody_in_it() -> None:
+    work = Workload(
+        channels={"never": 0},
+        mutexes=["m"],
+        jobs=[
+            Job("reader", ["recv never"], count=2),
+            Job("holder", ["lock m", "recv never"]),
+            Job("asker", ["lock m"], at="20ms"),
+        ],
+    )
+    result = gmp.run(work, procs=2, timeout_s=LONG_S)
+    assert result.outcome == "deadlock"
+    assert not result.ok
+    found = Counter((g.job, g.step, g.reason) for g in result.waiting)
+    assert found == {
+        ("reader", "recv never", "chan receive"): 2,
+        ("holder", "recv never", "chan receive"): 1,
+        ("asker", "lock m", "sync.Mutex.Lock"): 1,
+    }
+    assert "all goroutines are asleep - deadlock!" in result.message
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (["unlock m"], "unlock of unlocked mutex"),
+        (["close c", "send c"], "send on closed channel"),
+        (["close c", "close c"], "close of closed channel"),
+        (["done w"], "negative WaitGroup counter"),
+    ],
+)
+def test_breaking_a_rule_of_go_ends_the_run(steps: list[str], words: str) -> None:
+    work = Workload([Job("a", list(steps))], channels={"c": 0}, mutexes=["m"], waitgroups=["w"])
+    result = gmp.run(work, timeout_s=LONG_S)
+    assert (result.outcome, words in result.message) == ("misuse", True)
+
+
+def test_it_can_be_looked_at_resized_and_killed_while_it_runs() -> None:
+    with gmp.Simulation(long_work(), procs=2, events=True) as sim:
+        assert not sim.wait(0.2)
+        ms = sim.ms()
+        assert len(ms) >= 3
+        assert sim.sysmon_pid() in ms.values()
+        assert all(lives(pid) for pid in [*ms.values(), sim.template_pid])
+        sim.set_procs(3)
+        assert sim.schedtrace().startswith("SCHED ")
+        assert "gomaxprocs=3" in sim.schedtrace()
+        victim = next(pid for pid in ms.values() if pid != sim.sysmon_pid())
+        os.kill(victim, signal.SIGKILL)
+        until = time.monotonic() + LONG_S
+        while sim._sched.sched_fields()["repairs"] == 0 and time.monotonic() < until:
+            sim.wait(0.02)
+        assert victim not in sim.ms().values()
+        result = sim.result()
+    assert result.totals.deaths == 1
+    assert result.procs == 3
+    assert result.outcome == "stopped"
+    assert not any(lives(pid) for pid in [*ms.values()])
+
+
+def test_a_dead_m_takes_its_g_with_it_and_no_other() -> None:
+    work = Workload([Job("a", ["compute 300ms"], count=4), Job("b", ["sleep 10ms"], count=20)])
+    with gmp.Simulation(work, procs=2, events=True) as sim:
+        running: set[int] = set()
+        until = time.monotonic() + LONG_S
+        while not running and time.monotonic() < until:  # an M that is in the middle of a long computation
+            running = {event.m for event in sim.read_events() if event.kind == "start" and event.goid > 20}
+        (victim, *_others) = running
+        os.kill(sim.ms()[victim], signal.SIGKILL)
+        assert sim.wait(LONG_S)
+        result = sim.result()
+    assert result.outcome == "done"
+    assert result.totals.deaths == 1
+    assert result.lost <= 1  # none, if the M had just parked
+    assert {job.name: job.done + job.lost for job in result.jobs if job.name != "main"} == {"a": 4, "b": 20}
+    assert len(result.lost_goids) == result.lost
+
+
+def test_the_template_dies_and_that_is_an_error() -> None:
+    from ipclab.errors import IpclabError
+
+    with gmp.Simulation(long_work(), procs=2) as sim:
+        sim.wait(0.1)
+        ms = sim.ms()
+        os.kill(sim.template_pid, signal.SIGKILL)
+        with pytest.raises(IpclabError, match="template process of the scheduler died"):
+            sim.wait(LONG_S)
+    until = time.monotonic() + LONG_S
+    while any(lives(pid) for pid in ms.values()) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not any(lives(pid) for pid in ms.values())
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"procs": 257}, "257 Ps: a segment holds 1 to 256"),
+        ({"procs": 0}, "0 Ps"),
+        ({"procs": 2, "model": "n:1"}, "n:1 has one P"),
+        ({"model": "2:2"}, "no model is called '2:2'"),
+        ({"seed": -1}, "seed -1 is out of range"),
+    ],
+)
+def test_what_cannot_be_is_refused(more: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        gmp.run("mixed", **more)  # type: ignore[arg-type]
+
+
+def test_more_gs_than_the_segment_holds_end_the_run() -> None:
+    work = Workload([Job("a", ["sleep 10s"], count=500)])
+    result = gmp.run(work, maxg=100, timeout_s=LONG_S)
+    assert result.outcome == "limit"
+    assert result.message
