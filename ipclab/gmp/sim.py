@@ -35,6 +35,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
+import msgspec
+
 from ipclab import _core
 from ipclab.errors import IpclabError, UsageError, from_os_error
 from ipclab.gmp.compile import Compiled, compile_workload
@@ -94,7 +96,12 @@ def run(
             on_schedtrace=on_schedtrace,
             detailed=detailed,
         )
-        return sim.result()
+        result = sim.result()
+    if on_event is None:
+        return result
+    for event in result.events:  # an M's last ones come when it is ended
+        on_event(event)
+    return msgspec.structs.replace(result, events=())
 
 
 class Simulation:
@@ -311,7 +318,7 @@ class Simulation:
     # --- afterwards ---
 
     def result(self) -> SimResult:
-        """What came of it; ends it if it has not. Events that `read_events` or `on_event` had are not in it."""
+        """What came of it; ends it if it has not. In `events` is what neither `read_events` nor `on_event` had."""
         with self._lock:
             if self._result is None:
                 self._result = self._summed_up()
