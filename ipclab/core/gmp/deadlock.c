@@ -5,17 +5,23 @@
 
 #include "events.h"
 #include "lock_futex.h"
+#include "point.h"
 #include "proc.h"
 #include "runq.h"
 
-/* The first reason counts. The caller is woken; it ends the others. */
+/*
+ * The first reason counts. The caller is woken; it ends the others. The reason stands in the word from the first store on:
+ * who dies before the last one has not taken it along, and the template says it (repair.c).
+ */
 void fatal(struct gmp *rt, enum fatal why, uint64_t arg, const char *text)
 {
 	struct schedt *s = rt->s;
 	uint32_t none = FATAL_NONE;
 
-	if (!cas_seq_cst(&s->fatal, &none, UINT32_MAX)) /* not readable yet */
+	if (!cas_seq_cst(&s->fatal, &none, FATAL_SAYING | why))
 		return;
+	if (rt->m)
+		POINT(rt, "fatal.claimed");
 	strncpy(s->fataltext, text, sizeof s->fataltext - 1);
 	store_relaxed(&s->fatalarg, arg);
 	store_seq_cst(&s->fatal, why);
@@ -85,5 +91,5 @@ void checkdead(struct gmp *rt)
 	for (int32_t i = 0; i < load_relaxed(&s->gomaxprocs); i++)
 		if (load_seq_cst(&rt->allp[i].timers.len))
 			return;
-	fatal(rt, FATAL_DEADLOCK, waiting, "all goroutines are asleep - deadlock!");
+	fatal(rt, FATAL_DEADLOCK, waiting, DEADLOCK_TEXT);
 }

@@ -261,8 +261,8 @@ int gmp_wait(struct gmp *rt, int64_t deadline_ns)
 		uint32_t fatal;
 
 		note_arm(&s->donenote);
-		fatal = load_seq_cst(&s->fatal);
-		if (fatal != FATAL_NONE && fatal != UINT32_MAX) {
+		fatal = fatalSaid(rt);
+		if (fatal != FATAL_NONE) {
 			note_disarm(&s->donenote);
 			return (int)fatal;
 		}

@@ -80,8 +80,16 @@ _Noreturn void sysmon(struct gmp *rt);
 void wakesysmon(struct gmp *rt); /* sched.lock */
 
 /* deadlock.c */
+#define DEADLOCK_TEXT "all goroutines are asleep - deadlock!"
 void checkdead(struct gmp *rt); /* sched.lock */
 void fatal(struct gmp *rt, enum fatal why, uint64_t arg, const char *text);
+/* Why the run ends, once that can be read; FATAL_NONE before. */
+static inline uint32_t fatalSaid(struct gmp *rt)
+{
+	uint32_t why = load_seq_cst(&rt->s->fatal);
+
+	return why & FATAL_SAYING ? FATAL_NONE : why;
+}
 _Noreturn void throw(struct gmp *rt, const char *text);
 _Noreturn void mexit(struct gmp *rt); /* thread or process ends here */
 

@@ -12,6 +12,7 @@
  */
 #define _GNU_SOURCE
 #include <limits.h>
+#include <string.h>
 
 #include "chan.h"
 #include "lock_futex.h"
@@ -123,7 +124,7 @@ static bool allOutside(struct gmp *rt)
 	while ((m = inside(rt))) {
 		bool died;
 
-		if (load_seq_cst(&s->exiting) || (load_seq_cst(&s->fatal) && load_seq_cst(&s->fatal) != UINT32_MAX))
+		if (load_seq_cst(&s->exiting) || fatalSaid(rt))
 			return false;
 		templateReap(rt, &died);
 		if (died)
@@ -171,6 +172,21 @@ void templateLockLook(struct gmp *rt)
 	unlockAllDead(rt);
 }
 
+/* A dead one was about to say why the run ends. Its reason stands; its argument and its text may be half written. */
+static void sayFatal(struct gmp *rt)
+{
+	struct schedt *s = rt->s;
+	uint32_t why = load_seq_cst(&s->fatal) & ~(uint32_t)FATAL_SAYING;
+
+	if (!(load_seq_cst(&s->fatal) & FATAL_SAYING))
+		return;
+	memset(s->fataltext, 0, sizeof s->fataltext);
+	strncpy(s->fataltext, why == FATAL_DEADLOCK ? DEADLOCK_TEXT : "the M that ended the run died before it said why",
+		sizeof s->fataltext - 1);
+	store_seq_cst(&s->fatal, why);
+	note_poke(&s->donenote);
+}
+
 void repair(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
@@ -189,10 +205,7 @@ void repair(struct gmp *rt)
 		tallyRedo(rt, m);
 		sysmonGone |= load_relaxed(&M(rt, m)->mstartfn) == MSTART_SYSMON;
 	}
-	if (load_seq_cst(&s->fatal) == UINT32_MAX) { /* the dead one was about to say why the run ends */
-		store_seq_cst(&s->fatal, FATAL_NONE);
-		fatal(rt, FATAL_THROW, 0, "an M died while it ended the run");
-	}
+	sayFatal(rt);
 	rebuild(rt);
 	rt->deaths = 0; /* all that had died until then */
 	took = nanotime() - began;

@@ -266,6 +266,7 @@ enum fatal { /* what ends a run */
 	FATAL_MEMORY,        /* the segment cannot grow; fatalarg: errno */
 	FATAL_USE,           /* a script broke a rule of Go; fatalarg: enum misuse << 32 | goid */
 	FATAL_THROW,         /* the scheduler found itself inconsistent; fatalarg: line, fataltext: where */
+	FATAL_SAYING = 1 << 30, /* with one of them: its argument and its text are being written */
 };
 
 struct schedt {
@@ -335,7 +336,7 @@ struct schedt {
 
 	char fataltext[64]; /* by who has set fatal */
 	struct note donenote; /* the caller sleeps here; way 2 */
-	_Atomic uint32_t fatal; /* cas; enum fatal */
+	_Atomic uint32_t fatal; /* cas; enum fatal, with FATAL_SAYING until argument and text are there */
 	_Atomic uint64_t fatalarg;
 	_Atomic uint64_t deaths, repairs, repairns, longestns, lostgs; /* template */
 	_Atomic uint64_t lostgoids[GMP_LOST_KEPT]; /* template; the last ones, by lostgs modulo their number */

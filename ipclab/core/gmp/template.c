@@ -167,7 +167,7 @@ static bool reap(struct gmp *rt)
 {
 	bool died, any = templateReap(rt, &died);
 
-	if (rt->deaths && !load_seq_cst(&rt->s->exiting) && !load_seq_cst(&rt->s->fatal))
+	if (rt->deaths && !load_seq_cst(&rt->s->exiting) && !fatalSaid(rt))
 		repair(rt);
 	return any;
 }
