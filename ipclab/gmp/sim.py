@@ -9,6 +9,7 @@
 
     with gmp.Simulation(workload, procs=2, events=True) as sim:    it runs from here on
         sim.ms()                     {M id: pid} of the Ms alive, sysmon among them; sim.template_pid
+        sim.snapshot()               a SchedSnapshot: every field and list of sched and of each P, M and G
         sim.schedtrace(detailed=True)
         sim.set_procs(4)             stops the world, and goes on with 4 Ps
         os.kill(sim.ms()[3], signal.SIGKILL)                       its G is lost, all else goes on
@@ -42,8 +43,9 @@ from ipclab.errors import IpclabError, UsageError, from_os_error
 from ipclab.gmp.compile import Compiled, compile_workload
 from ipclab.gmp.eventlog import EventLog
 from ipclab.gmp.outcome import message_of, outcome_of, waiting_gs
+from ipclab.gmp.snapshot import GS_MOST, record_of
 from ipclab.gmp.workload import Workload
-from ipclab.records.gmp import JobResult, ModelName, SchedEvent, SimResult, SimTotals
+from ipclab.records.gmp import JobResult, ModelName, SchedEvent, SchedSnapshot, SimResult, SimTotals
 
 MODELS: dict[ModelName, int] = {"m:n": 0, "n:1": 1, "1:1": 2}
 #: Processes a 1:1 run may make; M ids are not used again.
@@ -245,6 +247,15 @@ class Simulation:
             raise UsageError(f"{procs} Ps: a segment holds 1 to {_core.GMP_MAXPROCS}", hint=f"{cpus()} CPUs are here")
         with self._lock:
             self._sched.set_procs(procs)
+
+    def snapshot(self, most: int = GS_MOST) -> SchedSnapshot:
+        """Everything; of the Gs the first `most`. The world goes on meanwhile: words may be of different moments."""
+        with self._lock:
+            total = self._sched.sched_fields()["allglen"]
+            copy = self._sched.copy(most)
+        ended = copy.fatal()[0] != 0
+        notes = () if ended else ("the world went on while it was copied",)
+        return record_of(copy, gs_total=total, consistent=ended, notes=notes)
 
     def schedtrace(self, detailed: bool = False) -> str:
         """One look in Go 1.25's format, with its newline."""

@@ -130,3 +130,113 @@ class SimResult(msgspec.Struct, frozen=True, kw_only=True):
     def ok(self) -> bool:
         """Every G has ended by itself."""
         return self.outcome == "done" and not self.lost_goids
+
+
+class PState(msgspec.Struct, frozen=True, kw_only=True):
+    """One P. References are ids: of Ms and Ps as Go counts them, of Gs their goid; None is nil."""
+
+    id: int
+    status: str
+    m: int | None
+    #: The G that runs next, before its queue; then the queue from head to tail.
+    runnext: int | None
+    runq: tuple[int, ...]
+    #: The dead Gs it keeps for the next `go`: how many; and who sleeps on its timers.
+    gfree: int
+    timers: tuple[int, ...]
+    #: Every word of the record under Go's name: indices into the tables as they are.
+    fields: dict[str, int]
+
+
+class MState(msgspec.Struct, frozen=True, kw_only=True):
+    """One M: a process."""
+
+    id: int
+    pid: int
+    #: "M", "sysmon", or how it ended: "dead", "exited"; "unborn": asked for, not yet made.
+    role: str
+    #: Where its record says it is: "runtime", "user", "parked", "gone".
+    where: str
+    #: The kernel's letter for it (R S D T t Z), "" when it is gone.
+    kernel_state: str
+    p: int | None
+    nextp: int | None
+    oldp: int | None
+    curg: int | None
+    lockedg: int | None
+    spinning: bool
+    blocked: bool
+    idle: bool
+    fields: dict[str, int]
+
+
+class GState(msgspec.Struct, frozen=True, kw_only=True):
+    """One G."""
+
+    goid: int
+    status: str
+    #: Go's wait reason; of the last wait, where it waits no more.
+    waitreason: str
+    m: int | None
+    lockedm: int | None
+    parent: int
+    #: Its program's number, and the step it is at.
+    program: int
+    pc: int
+    fields: dict[str, int | str]
+
+
+class ChanState(msgspec.Struct, frozen=True, kw_only=True):
+    """One channel, by number."""
+
+    number: int
+    capacity: int
+    buffered: int
+    closed: bool
+    #: goids, who came first is first.
+    recvq: tuple[int, ...]
+    sendq: tuple[int, ...]
+
+
+class SemaState(msgspec.Struct, frozen=True, kw_only=True):
+    """One semaphore, mutex or wait group, by number."""
+
+    number: int
+    kind: str
+    #: A semaphore's count; of a mutex 1 if it is locked, of a wait group its counter.
+    value: int
+    holder: int | None
+    q: tuple[int, ...]
+
+
+class SchedSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a scheduler's state at one moment."""
+
+    schema_version: int = GMP_SCHEMA_VERSION
+    taken_ns: int
+    caller_pid: int
+    template_pid: int
+    model: ModelName
+    #: The world stood still while it was copied.
+    consistent: bool
+    #: Why not, where it did not; and what else a reader must know: an M that is stopped, or dead.
+    notes: tuple[str, ...]
+    #: How long the world stood still for it; None: it was not stopped for it.
+    stopped_ns: int | None
+    #: How it has ended, "" while it runs.
+    ended: str
+    #: Every word of sched under Go's name.
+    sched: dict[str, int]
+    #: The lists of sched: idle Ms, idle Ps, the global run queue, Ms asked for and not yet made.
+    midle: tuple[int, ...]
+    pidle: tuple[int, ...]
+    runq: tuple[int, ...]
+    newm: tuple[int, ...]
+    #: All Ms by id, Ps by id (those that have been in use), Gs by their place in allgs.
+    ps: tuple[PState, ...]
+    ms: tuple[MState, ...]
+    gs: tuple[GState, ...]
+    #: Gs that are in allgs and not here: more than were asked for.
+    gs_left_out: int
+    channels: tuple[ChanState, ...]
+    semaphores: tuple[SemaState, ...]

@@ -220,3 +220,34 @@ def test_more_gs_than_the_segment_holds_end_the_run() -> None:
     result = gmp.run(work, maxg=100, timeout_s=LONG_S)
     assert result.outcome == "limit"
     assert result.message
+
+
+def test_a_snapshot_of_an_ended_run_has_every_waiting_g_where_it_waits() -> None:
+    work = Workload(
+        channels={"never": 3, "full": 1},
+        mutexes=["m"],
+        jobs=[
+            Job("reader", ["recv never"], count=2),
+            Job("writer", ["send full", "send full"]),
+            Job("holder", ["lock m", "recv never"], at="5ms"),
+            Job("asker", ["lock m"], at="20ms"),
+        ],
+    )
+    with gmp.Simulation(work, procs=2) as sim:
+        assert sim.wait(LONG_S)
+        seen = sim.snapshot()
+        few = sim.snapshot(most=2)
+    waiting = {g.goid: g.waitreason for g in seen.gs if g.status == "_Gwaiting"}
+    assert seen.consistent
+    assert "deadlock" in seen.ended
+    assert (seen.sched["gomaxprocs"], len(seen.ps), len(seen.gs)) == (2, 2, 6)
+    never, full = seen.channels
+    assert (never.capacity, never.buffered, never.closed, len(never.recvq), never.sendq) == (3, 0, False, 3, ())
+    assert (full.capacity, full.buffered, len(full.sendq)) == (1, 1, 1)
+    (mutex,) = seen.semaphores
+    assert (mutex.kind, mutex.value, len(mutex.q)) == ("mutex", 1, 1)
+    assert mutex.holder in never.recvq
+    assert {*never.recvq, *full.sendq, *mutex.q} == waiting.keys()
+    assert Counter(waiting.values()) == {"chan receive": 3, "chan send": 1, "sync.Mutex.Lock": 1}
+    assert sorted(seen.pidle) == [0, 1]
+    assert (len(few.gs), few.gs_left_out) == (2, 4)

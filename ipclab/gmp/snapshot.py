@@ -1,0 +1,177 @@
+"""A scheduler's whole state as a record: every field and list of sched and of each P, M and G.
+
+`record_of` reads a copy of the segment (Sched.copy), at leisure: whether that is consistent depends on whether the
+world stood still while it was copied. gmp/observer.py makes it do so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from ipclab import _core
+from ipclab.gmp.outcome import message_of, outcome_of
+from ipclab.processes import procfs
+from ipclab.records.gmp import ChanState, GState, ModelName, MState, PState, SchedSnapshot, SemaState
+
+G_STATUS = ("_Gidle", "_Grunnable", "_Grunning", "_Gsyscall", "_Gwaiting", "_Gunused5", "_Gdead")
+P_STATUS = ("_Pidle", "_Prunning", "_Psyscall", "_Pgcstop", "_Pdead")
+_WHERE = ("runtime", "user", "parked", "gone")
+_SEMA_KIND = ("semaphore", "mutex", "wait group")
+_MODELS: tuple[ModelName, ...] = ("m:n", "n:1", "1:1")
+_SYSMON = 2
+_LIST_MOST = 1 << 20
+#: Gs a snapshot has when nothing else is said; the rest is counted as left out.
+GS_MOST = 10_000
+
+
+def record_of(
+    copy: _core.Sched, *, gs_total: int, consistent: bool, stopped_ns: int | None = None, notes: Iterable[str] = ()
+) -> SchedSnapshot:
+    """The record of a copy. `gs_total`: Gs there were when it was made."""
+    sched = copy.sched_fields()
+    gs = [copy.g_fields(index) for index in range(1, sched["allglen"] + 1)]
+    look = _Look(copy, gs)
+    ms = sorted((look.m(index) for index in look.members("m.alllink", sched["allm"])), key=lambda m: m.id)
+    reason, argument, text = copy.fatal()
+    return SchedSnapshot(
+        taken_ns=time.monotonic_ns(),
+        caller_pid=sched["callerpid"],
+        template_pid=sched["templatepid"],
+        model=_MODELS[sched["model"]] if sched["model"] < len(_MODELS) else "m:n",
+        consistent=consistent,
+        notes=(*notes, *_remarks(ms)),
+        stopped_ns=stopped_ns,
+        ended="" if not reason else message_of(reason, argument, text) or outcome_of(reason),
+        sched=sched,
+        midle=tuple(m - 1 for m in look.members("m.schedlink", sched["midle"])),
+        pidle=tuple(p - 1 for p in look.members("p.link", sched["pidle"])),
+        runq=look.goids(look.members("g.schedlink", sched["runq.head"])),
+        newm=tuple(m - 1 for m in look.members("m.schedlink", sched["newm"])),
+        ps=tuple(look.ps(sched["gomaxprocs"])),
+        ms=tuple(ms),
+        gs=tuple(look.g(g) for g in gs),
+        gs_left_out=max(0, gs_total - len(gs)),
+        channels=tuple(look.chan(number) for number in range(sched["nchans"])),
+        semaphores=tuple(look.sema(number) for number in range(sched["nsemas"])),
+    )
+
+
+def _remarks(ms: Iterable[MState]) -> Iterable[str]:
+    for m in ms:
+        if m.kernel_state in ("T", "t"):
+            yield f"M{m.id} (pid {m.pid}) is stopped, in state {m.kernel_state}"
+        if m.fields["stalled"]:
+            yield f"M{m.id} (pid {m.pid}) is stopped inside the runtime: a repair waits for it"
+        if m.role == "dead" and m.fields["dead"] == 1:
+            yield f"M{m.id} (pid {m.pid}) is dead and not repaired yet"
+
+
+class _Look:
+    """Indices of one copy become ids."""
+
+    def __init__(self, copy: _core.Sched, gs: list[dict[str, int]]) -> None:
+        self.copy = copy
+        self.goid_of = [0, *(g["goid"] for g in gs)]
+        self.sleepers: dict[int, list[int]] = {}
+        for g in gs:
+            if g["timerp"]:
+                self.sleepers.setdefault(g["timerp"], []).append(g["goid"])
+
+    def members(self, kind: str, first: int) -> list[int]:
+        return self.copy.members(kind, first, _LIST_MOST)
+
+    def goid(self, index: int) -> int | None:
+        return self.goid_of[index] if 0 < index < len(self.goid_of) else None
+
+    def goids(self, indices: Iterable[int]) -> tuple[int, ...]:
+        return tuple(goid for index in indices if (goid := self.goid(index)) is not None)
+
+    def ps(self, gomaxprocs: int) -> Iterable[PState]:
+        for p in range(_core.GMP_MAXPROCS):
+            fields = self.copy.p_fields(p)
+            if p >= gomaxprocs and not fields["schedtick"]:
+                continue
+            yield PState(
+                id=p,
+                status=_word(P_STATUS, fields["status"]),
+                m=_before(fields["m"]),
+                runnext=self.goid(fields["runnext"]),
+                runq=self.goids(self.copy.p_runq(p)),
+                gfree=fields["gFreeN"],
+                timers=tuple(self.sleepers.get(p + 1, ())),
+                fields=fields,
+            )
+
+    def m(self, index: int) -> MState:
+        fields = self.copy.m_fields(index)
+        pid = fields["procid"]
+        role = "sysmon" if fields["mstartfn"] == _SYSMON else "M"
+        if fields["exiting"]:
+            role = "exited"
+        elif fields["dead"]:
+            role = "dead"
+        elif pid <= 0:
+            role = "unborn"
+        there = role in ("M", "sysmon")
+        return MState(
+            id=fields["id"],
+            pid=pid,
+            role=role,
+            where=_word(_WHERE, fields["where"]),
+            kernel_state=procfs.state(pid).replace("X", "") if there else "",
+            p=_before(fields["p"]),
+            nextp=_before(fields["nextp"]),
+            oldp=_before(fields["oldp"]),
+            curg=self.goid(fields["curg"]),
+            lockedg=self.goid(fields["lockedg"]),
+            spinning=bool(fields["spinning"]),
+            blocked=bool(fields["blocked"]),
+            idle=bool(fields["idle"]),
+            fields=fields,
+        )
+
+    def g(self, fields: dict[str, int]) -> GState:
+        return GState(
+            goid=fields["goid"],
+            status=_word(G_STATUS, fields["atomicstatus"]),
+            waitreason=str(fields["waitreason"]),
+            m=_before(fields["m"]),
+            lockedm=_before(fields["lockedm"]),
+            parent=fields["parentGoid"],
+            program=fields["startpc"],
+            pc=fields["pc"],
+            fields=dict(fields),
+        )
+
+    def chan(self, number: int) -> ChanState:
+        fields = self.copy.chan_fields(number)
+        return ChanState(
+            number=number,
+            capacity=fields["dataqsiz"],
+            buffered=fields["sendx"] - fields["recvx"],
+            closed=bool(fields["closed"]),
+            recvq=self.goids(fields["recvq"]),
+            sendq=self.goids(fields["sendq"]),
+        )
+
+    def sema(self, number: int) -> SemaState:
+        fields = self.copy.sema_fields(number)
+        kind = fields["kind"]
+        state = fields["state"]
+        return SemaState(
+            number=number,
+            kind=_word(_SEMA_KIND, kind),
+            value=(fields["value"], state & 1, state)[kind] if kind < len(_SEMA_KIND) else fields["value"],
+            holder=self.goid(fields["holder"]),
+            q=self.goids(fields["q"]),
+        )
+
+
+def _word(words: tuple[str, ...], number: int) -> str:
+    return words[number] if number < len(words) else str(number)
+
+
+def _before(index: int) -> int | None:
+    """Tables begin at 1 where Go's ids begin at 0."""
+    return index - 1 if index else None
