@@ -13,7 +13,7 @@ void note_clear(struct note *note)
 
 int note_wakeup(struct note *note)
 {
-	uint32_t before = swap_seq_cst(&note->word, NOTE_SET);
+	uint32_t before = note_set(note);
 
 	if (before == NOTE_SET)
 		return -EALREADY;

@@ -38,6 +38,12 @@ struct note {
 enum note_state { NOTE_CLEAR = 0, NOTE_SET = 1, NOTE_SLEEP = 2 };
 
 void note_clear(struct note *note);
+/* The first half of note_wakeup, for who must be able to say what happens between the two: what it was before. If that
+ * was NOTE_SLEEP a futex_wake is owed. */
+static inline uint32_t note_set(struct note *note)
+{
+	return swap_seq_cst(&note->word, NOTE_SET);
+}
 /* 0: nobody slept; 1: woke a sleeper; -EALREADY: was SET already. */
 int note_wakeup(struct note *note);
 /* Spins `spins` times, then sleeps until SET. 0, -ETIMEDOUT, -EINTR (the note is CLEAR again after both). */

@@ -14,8 +14,10 @@ void waitqPut(struct gmp *rt, struct waitq *q, uint32_t sg, bool first)
 	struct sudog *s = sudogOf(rt, sg);
 	uint32_t head = load_relaxed(&q->first), tail = load_relaxed(&q->last);
 
+	/* no point: it is in no queue yet */
 	store_relaxed(&s->prev, first ? 0 : tail);
 	store_relaxed(&s->next, first ? head : 0);
+
 	if (!head) {
 		store_relaxed(&q->first, sg);
 		POINT(rt, "waitq.first");
@@ -29,6 +31,7 @@ void waitqPut(struct gmp *rt, struct waitq *q, uint32_t sg, bool first)
 		POINT(rt, "waitq.next");
 		store_relaxed(&q->last, sg);
 	}
+	POINT(rt, "waitq.put");
 }
 
 void waitqTake(struct gmp *rt, struct waitq *q, uint32_t sg)
@@ -47,8 +50,11 @@ void waitqTake(struct gmp *rt, struct waitq *q, uint32_t sg)
 		store_relaxed(&sudogOf(rt, next)->prev, prev);
 	else
 		store_relaxed(&q->last, prev);
+	POINT(rt, "waitq.back");
 	store_relaxed(&s->next, 0);
+	POINT(rt, "waitq.nonext");
 	store_relaxed(&s->prev, 0);
+	POINT(rt, "waitq.out");
 }
 
 uint32_t waitqFirst(struct gmp *rt, struct waitq *q)
@@ -78,6 +84,7 @@ void waitqServe(struct gmp *rt, struct waitq *q, uint32_t sg)
 	waitqTake(rt, q, sg);
 }
 
+/* no point: it is in no queue yet */
 uint32_t ownSudog(struct gmp *rt, uint32_t g, uint32_t c, bool sending, uint64_t elem)
 {
 	struct sudog *s = &G(rt, g)->sg;
@@ -124,6 +131,7 @@ enum waited trysend(struct gmp *rt, struct hchan *c, uint64_t value, uint32_t *w
 	store_relaxed(slotOf(rt, c, sendx), value);
 	POINT(rt, "chansend.slot");
 	store_relaxed(&c->sendx, sendx + 1);
+	POINT(rt, "chansend.sendx");
 	return WAIT_DONE;
 }
 
@@ -135,11 +143,13 @@ static void recvAndRefill(struct gmp *rt, struct hchan *c, uint64_t *value, uint
 
 	*value = load_relaxed(slotOf(rt, c, recvx));
 	c->redosendx = sendx + 1;
+	POINT(rt, "chanrecv.redosendx");
 	store_release(&c->redo, sg);
 	POINT(rt, "chanrecv.redo");
 	store_relaxed(&c->recvx, recvx + 1);
 	POINT(rt, "chanrecv.recvx");
 	store_relaxed(slotOf(rt, c, sendx), arriving);
+	POINT(rt, "chanrecv.slot");
 	store_relaxed(&c->sendx, sendx + 1);
 	POINT(rt, "chanrecv.sendx");
 }
@@ -161,6 +171,7 @@ enum waited tryrecv(struct gmp *rt, struct hchan *c, uint64_t *value, uint32_t *
 		*woken = load_relaxed(&s->g);
 		waitqServe(rt, &c->sendq, sg);
 		store_release(&c->redo, 0);
+		POINT(rt, "chanrecv.over");
 		return WAIT_DONE;
 	}
 	if (load_relaxed(&c->sendx) != recvx) {

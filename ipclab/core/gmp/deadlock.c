@@ -20,12 +20,15 @@ void fatal(struct gmp *rt, enum fatal why, uint64_t arg, const char *text)
 
 	if (!cas_seq_cst(&s->fatal, &none, FATAL_SAYING | why))
 		return;
-	if (rt->m)
-		POINT(rt, "fatal.claimed");
+	POINT(rt, "fatal.claimed");
+	/* no point: nobody reads them before fatal says why */
 	strncpy(s->fataltext, text, sizeof s->fataltext - 1);
 	store_relaxed(&s->fatalarg, arg);
+	POINT(rt, "fatal.written");
 	store_seq_cst(&s->fatal, why);
+	POINT(rt, "fatal.said");
 	note_poke(&s->donenote);
+	POINT(rt, "fatal.poked");
 }
 
 static _Noreturn void leaveProcess(struct gmp *rt, int code)
@@ -43,10 +46,12 @@ void mexit(struct gmp *rt)
 	if (!load_seq_cst(&s->exiting)) {
 		lock(rt, &s->lock);
 		store_relaxed(&s->nmfreed, load_relaxed(&s->nmfreed) + 1);
+		POINT(rt, "mexit.counted");
 		checkdead(rt);
 		unlock(rt, &s->lock);
 	}
 	store_seq_cst(&rt->m->exiting, 1);
+	POINT(rt, "mexit.exiting");
 	store_seq_cst(&rt->m->where, M_GONE);
 	leaveProcess(rt, 0);
 }

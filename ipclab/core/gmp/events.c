@@ -1,4 +1,4 @@
-/* events.c: reading the rings. See events.h. */
+/* events.c: reading the rings. See events.h. no point: it fills what the reader gave. */
 #define _GNU_SOURCE
 #include "events.h"
 

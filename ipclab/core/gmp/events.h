@@ -65,6 +65,7 @@ static inline uint64_t cputicks(void)
 #endif
 }
 
+/* no point: for observers, who find out what was torn */
 static inline void eventAt(struct gmp *rt, uint64_t ticks, enum event_kind kind, uint64_t goid, uint64_t arg)
 {
 	uint64_t head;

@@ -23,7 +23,9 @@ void becomeSpinning(struct gmp *rt)
 	store_relaxed(&rt->m->spinning, 1);
 	POINT(rt, "becomeSpinning.m");
 	add_seq_cst(&rt->s->nmspinning, 1);
+	POINT(rt, "becomeSpinning.counted");
 	store_seq_cst(&rt->s->needspinning, 0);
+	POINT(rt, "becomeSpinning.need");
 	event(rt, EV_SPIN, 0, 1);
 }
 
@@ -237,7 +239,7 @@ static uint32_t lookAgainNoP(struct gmp *rt, const uint32_t *idle, uint32_t n, b
 
 void netpollBreak(struct gmp *rt)
 {
-	note_wakeup(&rt->s->pollnote); /* already set: it wakes up anyway */
+	notewake(rt, &rt->s->pollnote); /* already set: it wakes up anyway */
 }
 
 void wakeNetPoller(struct gmp *rt, int64_t when)
@@ -261,15 +263,21 @@ static void netpoll(struct gmp *rt, int64_t until)
 
 	event(rt, EV_PARK, 0, 3);
 	store_relaxed(&rt->m->blocked, 1);
+	POINT(rt, "netpoll.blocked");
 	store_relaxed(&rt->m->polling, 1);
+	POINT(rt, "netpoll.polling");
 	leaveRuntime(rt, M_PARKED);
 	do {
 		rc = note_sleep(&s->pollnote, until, 0);
+		POINT(rt, "netpoll.slept");
 	} while (rc == -EINTR);
 	enterRuntime(rt);
 	note_clear(&s->pollnote);
+	POINT(rt, "netpoll.cleared");
 	store_relaxed(&rt->m->blocked, 0);
+	POINT(rt, "netpoll.unblocked");
 	store_relaxed(&rt->m->polling, 0);
+	POINT(rt, "netpoll.over");
 	event(rt, EV_UNPARK, 0, 0);
 	if (load_seq_cst(&s->exiting))
 		mexit(rt);
@@ -285,6 +293,7 @@ static bool pollTimers(struct gmp *rt, int64_t until, bool wasSpinning)
 	if (until == 0)
 		return false;
 	if (swap_seq_cst(&s->lastpoll, 0) == 0) {
+		POINT(rt, "pollTimers.second");
 		poller = load_seq_cst(&s->pollUntil);
 		if (poller == 0 || poller > until)
 			netpollBreak(rt);
@@ -292,10 +301,12 @@ static bool pollTimers(struct gmp *rt, int64_t until, bool wasSpinning)
 	}
 	POINT(rt, "pollTimers.claimed");
 	store_seq_cst(&s->pollUntil, until);
+	POINT(rt, "pollTimers.until");
 	netpoll(rt, until);
 	store_seq_cst(&s->pollUntil, 0);
 	POINT(rt, "pollTimers.slept");
 	store_seq_cst(&s->lastpoll, nanotime());
+	POINT(rt, "pollTimers.lastpoll");
 	lock(rt, &s->lock);
 	p = pidleget(rt);
 	unlock(rt, &s->lock);

@@ -15,8 +15,11 @@
 static void pushfree(struct gmp *rt, struct p *pp, uint32_t g)
 {
 	store_relaxed(&G(rt, g)->schedlink, pp->gFree);
+	POINT(rt, "pushfree.linked");
 	pp->gFree = g;
+	POINT(rt, "pushfree.listed");
 	store_relaxed(&pp->gFreeN, load_relaxed(&pp->gFreeN) + 1);
+	POINT(rt, "pushfree.counted");
 }
 
 static uint32_t popfree(struct gmp *rt, struct p *pp)
@@ -25,7 +28,9 @@ static uint32_t popfree(struct gmp *rt, struct p *pp)
 
 	if (g) {
 		pp->gFree = load_relaxed(&G(rt, g)->schedlink);
+		POINT(rt, "popfree.taken");
 		store_relaxed(&pp->gFreeN, load_relaxed(&pp->gFreeN) - 1);
+		POINT(rt, "popfree.counted");
 	}
 	return g;
 }
@@ -38,10 +43,12 @@ static void givefree(struct gmp *rt, struct p *pp, uint32_t keep)
 	while (load_relaxed(&pp->gFreeN) > keep) {
 		uint32_t g = popfree(rt, pp);
 
-		POINT(rt, "gfput.popped");
 		store_relaxed(&G(rt, g)->schedlink, load_relaxed(&s->gFree));
+		POINT(rt, "gfput.linked");
 		store_relaxed(&s->gFree, g);
+		POINT(rt, "gfput.listed");
 		store_relaxed(&s->gFreeN, load_relaxed(&s->gFreeN) + 1);
+		POINT(rt, "gfput.counted");
 	}
 	unlock(rt, &s->gFreelock);
 }
@@ -68,6 +75,7 @@ uint32_t gfget(struct gmp *rt, struct p *pp)
 		lock(rt, &s->gFreelock);
 		for (uint32_t g; load_relaxed(&pp->gFreeN) < GFREE_KEEP && (g = load_relaxed(&s->gFree));) {
 			store_relaxed(&s->gFree, load_relaxed(&G(rt, g)->schedlink));
+			POINT(rt, "gfget.taken");
 			store_relaxed(&s->gFreeN, load_relaxed(&s->gFreeN) - 1);
 			POINT(rt, "gfget.popped");
 			pushfree(rt, pp, g);
@@ -89,7 +97,7 @@ static int commit(struct gmp *rt, uint64_t off, size_t size, uint32_t index, uin
 	upto = upto < most ? upto : most;
 	rc = segment_commit(&rt->segment, off + *committed * size, (upto - *committed) * size);
 	if (!rc)
-		*committed = upto;
+		*committed = upto; /* less than has memory: asked for again, harmlessly */
 	return rc;
 }
 
@@ -103,7 +111,9 @@ uint32_t malg(struct gmp *rt, int *error)
 	*error = g > s->maxg ? -ENOSPC : commit(rt, s->off_g, sizeof(struct g), g, &s->gcommitted, s->maxg + 1);
 	if (!*error) {
 		store_relaxed(&G(rt, g)->atomicstatus, _Gdead);
+		POINT(rt, "malg.dead");
 		store_release(&s->allglen, g);
+		POINT(rt, "malg.listed");
 	}
 	unlock(rt, &s->allglock);
 	return *error ? 0 : g;
@@ -111,11 +121,20 @@ uint32_t malg(struct gmp *rt, int *error)
 
 uint64_t newgoid(struct gmp *rt, struct p *pp)
 {
-	if (pp->goidcache == pp->goidcacheend) {
-		pp->goidcache = add_seq_cst(&rt->s->goidgen, GOID_BATCH) + 1;
-		pp->goidcacheend = pp->goidcache + GOID_BATCH;
+	uint64_t id = load_relaxed(&pp->goidcache);
+
+	/* Past the end, and not at it: a batch that a dead one had begun to take. Its ids are not used. */
+	if (id >= load_relaxed(&pp->goidcacheend)) {
+		id = add_seq_cst(&rt->s->goidgen, GOID_BATCH) + 1;
+		POINT(rt, "newgoid.batch");
+		store_relaxed(&pp->goidcache, id);
+		POINT(rt, "newgoid.cache");
+		store_relaxed(&pp->goidcacheend, id + GOID_BATCH);
+		POINT(rt, "newgoid.end");
 	}
-	return pp->goidcache++;
+	store_relaxed(&pp->goidcache, id + 1);
+	POINT(rt, "newgoid.taken");
+	return id;
 }
 
 /* --- sudogs --- */
@@ -129,6 +148,7 @@ static uint32_t freshSudog(struct gmp *rt)
 
 	if (sg) {
 		store_relaxed(&s->sudogfree, load_relaxed(&sudogOf(rt, sg)->next));
+		POINT(rt, "sudog.taken");
 		return sg;
 	}
 	at = s->sudoglen + 1;
@@ -136,14 +156,18 @@ static uint32_t freshSudog(struct gmp *rt)
 	if (rc)
 		return 0;
 	s->sudoglen = at;
+	POINT(rt, "sudog.made");
 	return s->maxg + at;
 }
 
 static void cacheSudog(struct gmp *rt, struct p *pp, uint32_t sg)
 {
 	store_relaxed(&sudogOf(rt, sg)->next, pp->sudogcache);
+	POINT(rt, "cacheSudog.linked");
 	pp->sudogcache = sg;
+	POINT(rt, "cacheSudog.listed");
 	pp->sudogN++;
+	POINT(rt, "cacheSudog.counted");
 }
 
 static uint32_t uncacheSudog(struct gmp *rt, struct p *pp)
@@ -152,7 +176,9 @@ static uint32_t uncacheSudog(struct gmp *rt, struct p *pp)
 
 	if (sg) {
 		pp->sudogcache = load_relaxed(&sudogOf(rt, sg)->next);
+		POINT(rt, "uncacheSudog.taken");
 		pp->sudogN--;
+		POINT(rt, "uncacheSudog.counted");
 	}
 	return sg;
 }
@@ -181,7 +207,9 @@ void releaseSudog(struct gmp *rt, uint32_t sg)
 	while (pp->sudogN > SUDOG_BATCH) {
 		sg = uncacheSudog(rt, pp);
 		store_relaxed(&sudogOf(rt, sg)->next, load_relaxed(&rt->s->sudogfree));
+		POINT(rt, "releaseSudog.linked");
 		store_relaxed(&rt->s->sudogfree, sg);
+		POINT(rt, "releaseSudog.listed");
 	}
 	unlock(rt, &rt->s->sudoglock);
 }

@@ -1,4 +1,4 @@
-/* gmp.c: the segment of the scheduler, and what its user calls. See gmp.h. */
+/* gmp.c: the segment of the scheduler, and what its user calls. See gmp.h. no point: the caller; if that is killed, all are. */
 #define _GNU_SOURCE
 #include "gmp.h"
 

@@ -6,6 +6,7 @@
 #include <sched.h>
 
 #include "core/futex.h"
+#include "proc.h"
 #include "template.h"
 
 #define ACTIVE_SPIN 4 /* rounds of ACTIVE_SPIN_COUNT pauses before the CPU is given away; Go's figures */
@@ -31,6 +32,7 @@ void lockslow(struct gmp *rt, struct mutex *l)
 			continue;
 		if (!(seen & SLEEPERS) && !cas_seq_cst(&l->key, &seen, seen | SLEEPERS))
 			continue;
+		POINT(rt, "lock.sleepers");
 		/* The template alone can find out that the holder is dead, also while it waits for him. */
 		futex_wait_until(&l->key, seen | SLEEPERS, rt->where ? NO_DEADLINE : monotonic_ns() + HOLDER_LOOK_NS);
 		if (!rt->where)
@@ -44,6 +46,7 @@ void unlockslow(struct mutex *l)
 	futex_wake(&l->key, 1);
 }
 
+/* no point: the template alone */
 int lockrelease(struct mutex *l, uint32_t tid)
 {
 	uint32_t seen = load_seq_cst(&l->key);
@@ -53,4 +56,22 @@ int lockrelease(struct mutex *l, uint32_t tid)
 		was = cas_seq_cst(&l->key, &seen, 0);
 	futex_wake(&l->key, INT_MAX);
 	return was;
+}
+
+/* --- notes (core/note.h), with a point where a waker dies between his two halves --- */
+
+bool notewake(struct gmp *rt, struct note *note)
+{
+	uint32_t before = note_set(note);
+
+	POINT(rt, "notewake.set");
+	if (before == NOTE_SLEEP)
+		futex_wake(&note->word, 1);
+	return before != NOTE_SET;
+}
+
+void notewakeup(struct gmp *rt, struct note *note)
+{
+	if (!notewake(rt, note) && !load_seq_cst(&rt->s->exiting))
+		throw(rt, "notewakeup - double wakeup");
 }

@@ -18,6 +18,7 @@
 #ifndef IPCLAB_GMP_LOCK_FUTEX_H
 #define IPCLAB_GMP_LOCK_FUTEX_H
 
+#include "point.h"
 #include "runtime2.h"
 
 #define SLEEPERS UINT32_C(0x80000000)
@@ -35,11 +36,15 @@ static inline void lock(struct gmp *rt, struct mutex *l)
 		store_relaxed(&rt->m->locks, load_relaxed(&rt->m->locks) + 1);
 	if (!cas_seq_cst(&l->key, &unlocked, rt->tid))
 		lockslow(rt, l);
+	POINT(rt, "lock.taken");
 }
 
 static inline void unlock(struct gmp *rt, struct mutex *l)
 {
-	if (swap_seq_cst(&l->key, 0) & SLEEPERS)
+	bool sleepers = swap_seq_cst(&l->key, 0) & SLEEPERS;
+
+	POINT(rt, "unlock.free");
+	if (sleepers)
 		unlockslow(l);
 	if (rt->m)
 		store_relaxed(&rt->m->locks, load_relaxed(&rt->m->locks) - 1);

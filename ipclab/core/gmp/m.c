@@ -33,6 +33,7 @@ void pstatus(struct gmp *rt, struct p *pp, uint32_t to)
 	uint32_t from = load_relaxed(&pp->status);
 
 	store_seq_cst(&pp->status, to);
+	POINT(rt, "pstatus.to");
 	event(rt, EV_PSTATUS, 0, (uint64_t)pp->id << 32 | from << 8 | to);
 }
 
@@ -42,6 +43,7 @@ bool pcas(struct gmp *rt, struct p *pp, uint32_t from, uint32_t to)
 
 	if (!cas_seq_cst(&pp->status, &seen, to))
 		return false;
+	POINT(rt, "pcas.to");
 	event(rt, EV_PSTATUS, 0, (uint64_t)pp->id << 32 | from << 8 | to);
 	return true;
 }
@@ -98,12 +100,15 @@ void pidleput(struct gmp *rt, uint32_t p)
 		throw(rt, "pidleput: P has non-empty run queue");
 	if (load_seq_cst(&pp->timers.len) == 0)
 		maskclear(s->timerpMask, pp->id);
+	POINT(rt, "pidleput.timers");
 	maskset(s->idlepMask, pp->id);
+	POINT(rt, "pidleput.idle");
 	store_relaxed(&pp->link, load_relaxed(&s->pidle));
 	POINT(rt, "pidleput.linked");
 	store_relaxed(&s->pidle, p);
 	POINT(rt, "pidleput.listed");
 	add_seq_cst(&s->npidle, 1);
+	POINT(rt, "pidleput.counted");
 }
 
 uint32_t pidleget(struct gmp *rt)
@@ -114,10 +119,13 @@ uint32_t pidleget(struct gmp *rt)
 	if (!p)
 		return 0;
 	maskset(s->timerpMask, p - 1); /* it may get timers, unseen from now on */
+	POINT(rt, "pidleget.timers");
 	maskclear(s->idlepMask, p - 1);
+	POINT(rt, "pidleget.notidle");
 	store_relaxed(&s->pidle, load_relaxed(&P(rt, p)->link));
 	POINT(rt, "pidleget.taken");
 	add_seq_cst(&s->npidle, -1);
+	POINT(rt, "pidleget.counted");
 	return p;
 }
 
@@ -125,8 +133,10 @@ uint32_t pidlegetSpinning(struct gmp *rt)
 {
 	uint32_t p = pidleget(rt);
 
-	if (!p)
+	if (!p) {
 		store_seq_cst(&rt->s->needspinning, 1); /* whoever drops a P next looks in our place */
+		POINT(rt, "pidleget.none");
+	}
 	return p;
 }
 
@@ -135,11 +145,13 @@ void mput(struct gmp *rt, uint32_t m)
 	struct schedt *s = rt->s;
 
 	store_relaxed(&M(rt, m)->idle, 1);
+	POINT(rt, "mput.idle");
 	store_relaxed(&M(rt, m)->schedlink, load_relaxed(&s->midle));
 	POINT(rt, "mput.linked");
 	store_relaxed(&s->midle, m);
 	POINT(rt, "mput.listed");
 	store_relaxed(&s->nmidle, load_relaxed(&s->nmidle) + 1);
+	POINT(rt, "mput.counted");
 	checkdead(rt);
 }
 
@@ -153,7 +165,9 @@ uint32_t mget(struct gmp *rt)
 	store_relaxed(&s->midle, load_relaxed(&M(rt, m)->schedlink));
 	POINT(rt, "mget.taken");
 	store_relaxed(&M(rt, m)->idle, 0);
+	POINT(rt, "mget.notidle");
 	store_relaxed(&s->nmidle, load_relaxed(&s->nmidle) - 1);
+	POINT(rt, "mget.counted");
 	return m;
 }
 
@@ -164,24 +178,23 @@ int64_t mcount(struct gmp *rt)
 
 /* --- sleeping and waking --- */
 
-void notewakeup(struct gmp *rt, struct note *note)
-{
-	if (note_wakeup(note) == -EALREADY && !load_seq_cst(&rt->s->exiting))
-		throw(rt, "notewakeup - double wakeup");
-}
-
 void mPark(struct gmp *rt)
 {
 	struct m *mp = rt->m;
 
 	store_relaxed(&mp->blocked, 1);
+	POINT(rt, "mPark.blocked");
 	leaveRuntime(rt, M_PARKED);
-	while (note_sleep(&mp->park, NO_DEADLINE, 0) != 0) /* -EINTR: a signal that is nothing to us */
+	/* -EINTR: a signal that is nothing to us. no point: the note is again as it was */
+	while (note_sleep(&mp->park, NO_DEADLINE, 0) != 0)
 		;
+	POINT(rt, "mPark.slept");
 	enterRuntime(rt);
 	/* Within the gate: as long as an M is outside and blocked, its note says whether it has been woken. */
 	note_clear(&mp->park);
+	POINT(rt, "mPark.cleared");
 	store_relaxed(&mp->blocked, 0);
+	POINT(rt, "mPark.awake");
 	if (load_seq_cst(&rt->s->exiting))
 		mexit(rt);
 	event(rt, EV_UNPARK, 0, 0);
@@ -201,6 +214,7 @@ void stopm(struct gmp *rt)
 	mPark(rt);
 	acquirep(rt, load_relaxed(&mp->nextp));
 	store_relaxed(&mp->nextp, 0);
+	POINT(rt, "stopm.taken");
 }
 
 /* --- new Ms --- */
@@ -216,6 +230,7 @@ uint32_t allocm(struct gmp *rt, enum mstartfn fn, uint32_t p, int64_t id)
 	if (id < 0) {
 		id = load_relaxed(&s->mnext);
 		store_relaxed(&s->mnext, id + 1);
+		POINT(rt, "allocm.id");
 	}
 	unlock(rt, &s->lock);
 	if (id + 1 >= (int64_t)s->maxmcount) {
@@ -228,6 +243,7 @@ uint32_t allocm(struct gmp *rt, enum mstartfn fn, uint32_t p, int64_t id)
 		return 0;
 	}
 	mp = M(rt, id + 1);
+	/* no point: it has no process, and is on no list: repair frees it, whatever it says */
 	store_relaxed(&mp->id, id);
 	store_relaxed(&mp->mstartfn, fn);
 	store_relaxed(&mp->where, M_GONE);
@@ -235,7 +251,9 @@ uint32_t allocm(struct gmp *rt, enum mstartfn fn, uint32_t p, int64_t id)
 	POINT(rt, "allocm.filled");
 	lock(rt, &s->lock);
 	store_relaxed(&mp->alllink, load_relaxed(&s->allm));
+	POINT(rt, "allocm.linked");
 	store_release(&s->allm, (uint32_t)id + 1);
+	POINT(rt, "allocm.listed");
 	unlock(rt, &s->lock);
 	return (uint32_t)id + 1;
 }
@@ -251,10 +269,13 @@ void newm(struct gmp *rt, enum mstartfn fn, uint32_t p, int64_t id)
 	event(rt, EV_NEWM, 0, m - 1);
 	lock(rt, &s->newmlock);
 	store_relaxed(&M(rt, m)->schedlink, load_relaxed(&s->newm));
+	POINT(rt, "newm.linked");
 	store_seq_cst(&s->newm, m);
+	POINT(rt, "newm.there");
 	unlock(rt, &s->newmlock);
 	POINT(rt, "newm.listed");
 	note_poke(&s->templatenote);
+	POINT(rt, "newm.poked");
 }
 
 void startm(struct gmp *rt, uint32_t p, bool spinning, bool lockheld)
@@ -272,6 +293,7 @@ void startm(struct gmp *rt, uint32_t p, bool spinning, bool lockheld)
 	if (p && !m) {
 		id = load_relaxed(&s->mnext);
 		store_relaxed(&s->mnext, id + 1);
+		POINT(rt, "startm.id");
 	}
 	if (!lockheld || id >= 0)
 		unlock(rt, &s->lock);
@@ -305,8 +327,10 @@ void wakep(struct gmp *rt)
 	POINT(rt, "wakep.counted");
 	lock(rt, &s->lock);
 	p = pidlegetSpinning(rt);
-	if (!p)
+	if (!p) {
 		add_seq_cst(&s->nmspinning, -1);
+		POINT(rt, "wakep.uncounted");
+	}
 	unlock(rt, &s->lock);
 	if (!p)
 		return;
@@ -332,8 +356,9 @@ void handoffp(struct gmp *rt, uint32_t p)
 	}
 	/* Nobody spins and no P is idle: there may be work about to appear that nobody would look for. */
 	if (load_seq_cst(&s->nmspinning) + load_seq_cst(&s->npidle) == 0 && cas_seq_cst(&s->nmspinning, &none, 1)) {
-		store_seq_cst(&s->needspinning, 0);
 		POINT(rt, "handoffp.counted");
+		store_seq_cst(&s->needspinning, 0);
+		POINT(rt, "handoffp.need");
 		startm(rt, p, true, false);
 		return;
 	}
@@ -365,6 +390,7 @@ void incidlelocked(struct gmp *rt, int32_t delta)
 
 	lock(rt, &s->lock);
 	store_relaxed(&s->nmidlelocked, load_relaxed(&s->nmidlelocked) + delta);
+	POINT(rt, "incidlelocked.counted");
 	if (delta > 0)
 		checkdead(rt);
 	unlock(rt, &s->lock);
@@ -381,6 +407,7 @@ void stoplockedm(struct gmp *rt)
 	if (rt->p)
 		handoffp(rt, releasep(rt));
 	store_relaxed(&mp->lockedwait, 1);
+	POINT(rt, "stoplockedm.waits");
 	event(rt, EV_PARK, load_relaxed(&G(rt, g)->goid), 2);
 	incidlelocked(rt, 1);
 	POINT(rt, "stoplockedm.counted");
@@ -389,6 +416,7 @@ void stoplockedm(struct gmp *rt)
 		throw(rt, "stoplockedm: not runnable");
 	acquirep(rt, load_relaxed(&mp->nextp));
 	store_relaxed(&mp->nextp, 0);
+	POINT(rt, "stoplockedm.taken");
 }
 
 /* Gives our P to the M that g is locked to, and stops. */

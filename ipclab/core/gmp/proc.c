@@ -106,6 +106,7 @@ void casgstatus(struct gmp *rt, uint32_t g, uint32_t from, uint32_t to)
 {
 	if (!cas_seq_cst(&G(rt, g)->atomicstatus, &from, to))
 		throw(rt, "casgstatus: bad incoming value");
+	POINT(rt, "casgstatus.to");
 }
 
 /* A G's statistics: how long it was runnable before it ran. In ticks. */
@@ -121,9 +122,11 @@ void gatewait(struct gmp *rt)
 
 	do {
 		store_seq_cst(rt->where, M_PARKED);
+		POINT(rt, "gatewait.outside");
 		while (load_seq_cst(&s->gate))
 			futex_wait_until(&s->gate, 1, monotonic_ns() + GATE_LOOK_NS);
 		store_seq_cst(rt->where, M_RUNTIME);
+		POINT(rt, "gatewait.inside");
 	} while (load_seq_cst(&s->gate));
 }
 
@@ -147,6 +150,7 @@ void readylist(struct gmp *rt, struct gQueue *list)
 		ready(rt, g, false);
 }
 
+/* no point: it is dead, and on no list */
 static void newg(struct gmp *rt, struct g *gp, uint32_t program, uint32_t parent)
 {
 	store_relaxed(&gp->m, 0);
@@ -183,7 +187,9 @@ uint32_t newproc(struct gmp *rt, uint32_t program, uint32_t parent, bool next)
 	}
 	newg(rt, G(rt, g), program, parent);
 	POINT(rt, "newproc.filled");
+	/* Without a P: the caller's. no point: it is no M */
 	store_relaxed(&G(rt, g)->goid, rt->p ? newgoid(rt, rt->p) : add_seq_cst(&rt->s->goidgen, 1) + 1);
+	POINT(rt, "newproc.goid");
 	tallyBirth(rt, g);
 	POINT(rt, "newproc.runnable");
 	event(rt, EV_GO_CREATE, load_relaxed(&G(rt, g)->goid), G(rt, g)->parentGoid);
@@ -203,6 +209,7 @@ void execute(struct gmp *rt, uint32_t g, bool inheritTime)
 	struct g *gp = G(rt, g);
 
 	store_relaxed(&rt->m->curg, g);
+	POINT(rt, "execute.m");
 	store_relaxed(&gp->m, M_INDEX(rt, rt->m));
 	POINT(rt, "execute.curg");
 	casgstatus(rt, g, _Grunnable, _Grunning);
@@ -231,6 +238,7 @@ static void resetspinning(struct gmp *rt)
 	POINT(rt, "resetspinning.off");
 	if (add_seq_cst(&rt->s->nmspinning, -1) < 1 && !load_relaxed(&rt->s->gate))
 		throw(rt, "resetspinning: negative nmspinning");
+	POINT(rt, "resetspinning.uncounted");
 	wakep(rt);
 }
 
@@ -271,7 +279,9 @@ void dropg(struct gmp *rt)
 	uint32_t g = load_relaxed(&rt->m->curg);
 
 	store_relaxed(&G(rt, g)->m, 0);
+	POINT(rt, "dropg.m");
 	store_relaxed(&rt->m->curg, 0);
+	POINT(rt, "dropg.curg");
 }
 
 void gopark(struct gmp *rt, uint32_t g, enum wait_reason reason)
@@ -280,6 +290,7 @@ void gopark(struct gmp *rt, uint32_t g, enum wait_reason reason)
 
 	event(rt, EV_GO_BLOCK, load_relaxed(&gp->goid), reason);
 	store_relaxed(&gp->waitreason, reason);
+	POINT(rt, "gopark.reason");
 	dropg(rt);
 	POINT(rt, "gopark.dropped");
 	casgstatus(rt, g, _Grunning, _Gwaiting);
@@ -322,7 +333,9 @@ void goexit0(struct gmp *rt, uint32_t g)
 	event(rt, EV_GO_END, load_relaxed(&gp->goid), 0);
 	tallyEnd(rt, g);
 	store_relaxed(&gp->lockedm, 0);
+	POINT(rt, "goexit.lockedm");
 	store_relaxed(&rt->m->lockedg, 0);
+	POINT(rt, "goexit.lockedg");
 	dropg(rt);
 	gfput(rt, rt->p, g);
 	if (ends)
@@ -340,6 +353,7 @@ void mstart(struct gmp *rt)
 	struct m *mp = rt->m;
 
 	store_release(&mp->procid, (int32_t)rt->tid);
+	POINT(rt, "mstart.procid");
 	enterRuntime(rt);
 	event(rt, EV_MSTART, 0, 0);
 	if (load_relaxed(&mp->mstartfn) == MSTART_SYSMON)
@@ -352,6 +366,7 @@ void mstart(struct gmp *rt)
 	POINT(rt, "mstart.spinning");
 	acquirep(rt, load_acquire(&mp->nextp));
 	store_relaxed(&mp->nextp, 0);
+	POINT(rt, "mstart.taken");
 	for (;;)
 		scriptRun(rt, schedule(rt));
 }

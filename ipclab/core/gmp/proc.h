@@ -8,6 +8,7 @@
 #define IPCLAB_GMP_PROC_H
 
 #include "core/futex.h"
+#include "point.h"
 #include "runtime2.h"
 
 /* proc.c: one round */
@@ -54,10 +55,13 @@ void startlockedm(struct gmp *rt, uint32_t g);
 void incidlelocked(struct gmp *rt, int32_t delta);
 uint32_t allocm(struct gmp *rt, enum mstartfn fn, uint32_t p, int64_t id);
 void newm(struct gmp *rt, enum mstartfn fn, uint32_t p, int64_t id); /* id < 0: the next one */
-void notewakeup(struct gmp *rt, struct note *note);
 bool maskread(_Atomic uint32_t *mask, uint32_t id);
 void maskset(_Atomic uint32_t *mask, uint32_t id);
 void maskclear(_Atomic uint32_t *mask, uint32_t id);
+
+/* lock_futex.c */
+bool notewake(struct gmp *rt, struct note *note);   /* note_wakeup; false: it was awake already */
+void notewakeup(struct gmp *rt, struct note *note); /* the same, where that is an error */
 
 /* stw.c */
 bool tryStopTheWorld(struct gmp *rt); /* on an M: false when another one stops it; let the G give way, and try again */
@@ -115,12 +119,14 @@ void gatewait(struct gmp *rt);
 static inline void enterRuntime(struct gmp *rt)
 {
 	store_seq_cst(rt->where, M_RUNTIME);
+	POINT(rt, "enterRuntime.where");
 	if (load_seq_cst(&rt->s->gate))
 		gatewait(rt);
 }
 static inline void leaveRuntime(struct gmp *rt, enum m_where where)
 {
 	store_release(rt->where, where);
+	POINT(rt, "leaveRuntime.where");
 }
 
 static inline int64_t nanotime(void)

@@ -4,6 +4,8 @@
  * Every G is one of: queued (a ring, runnext, the global queue), run by a live M, waiting in some queue or heap, dead,
  * or - because of a death - none of these. Every P is one of: held by a live M (running, in a system call, on its way to
  * it as nextp), idle, stopped, or none of these. What is none of these is found here, and put where it belongs.
+ *
+ * no point: the template alone; if that is killed, all Ms are.
  */
 #define _GNU_SOURCE
 #include "lock_futex.h"

@@ -9,6 +9,8 @@
  *   5. open the gate; start Ms for what was found
  *
  * Until 3 is over others go on working beside broken counts: those who check counts do not while the gate is closed.
+ *
+ * no point: the template alone; if that is killed, all Ms are.
  */
 #define _GNU_SOURCE
 #include <limits.h>
@@ -138,6 +140,19 @@ static bool allOutside(struct gmp *rt)
 	return true;
 }
 
+/* Who set a note and died before he woke its sleeper: the word is set, and that one sleeps on. */
+static void wakeSleepers(struct gmp *rt)
+{
+	struct note *notes[] = {&rt->s->pollnote, &rt->s->sysmonnote, &rt->s->stopnote, &rt->s->donenote};
+
+	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext) && m < rt->s->maxmcount; m++)
+		if (mLives(rt, m) && load_seq_cst(&M(rt, m)->park.word) == NOTE_SET)
+			futex_wake(&M(rt, m)->park.word, 1);
+	for (uint32_t i = 0; i < sizeof notes / sizeof *notes; i++)
+		if (load_seq_cst(&notes[i]->word) == NOTE_SET)
+			futex_wake(&notes[i]->word, 1);
+}
+
 /* What was found must not wait for the next one who happens to come by. */
 static void startAgain(struct gmp *rt)
 {
@@ -207,6 +222,7 @@ void repair(struct gmp *rt)
 	}
 	sayFatal(rt);
 	rebuild(rt);
+	wakeSleepers(rt);
 	rt->deaths = 0; /* all that had died until then */
 	took = nanotime() - began;
 	add_relaxed(&s->repairs, 1);

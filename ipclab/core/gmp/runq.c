@@ -33,7 +33,8 @@ void queuePushBackAll(struct gmp *rt, struct gQueue *q, struct gQueue *batch)
 	store_relaxed(&q->tail, load_relaxed(&batch->tail));
 	POINT(rt, "queue.tail");
 	store_relaxed(&q->size, load_relaxed(&q->size) + load_relaxed(&batch->size));
-	*batch = (struct gQueue){0};
+	*batch = (struct gQueue){0}; /* no point: the caller's own */
+	POINT(rt, "queue.size");
 }
 
 uint32_t queuePop(struct gmp *rt, struct gQueue *q)
@@ -49,6 +50,7 @@ uint32_t queuePop(struct gmp *rt, struct gQueue *q)
 	store_relaxed(&q->head, next);
 	POINT(rt, "queue.pop.head");
 	store_relaxed(&q->size, load_relaxed(&q->size) - 1);
+	POINT(rt, "queue.pop.size");
 	return g;
 }
 
@@ -87,7 +89,7 @@ static bool runqputslow(struct gmp *rt, struct p *pp, uint32_t g, uint32_t h, ui
 	if (rt->s->randomize)
 		shuffle(rt, batch, n + 1);
 	for (uint32_t i = 0; i < n; i++)
-		store_relaxed(&G(rt, batch[i])->schedlink, batch[i + 1]);
+		store_relaxed(&G(rt, batch[i])->schedlink, batch[i + 1]); /* no point: Gs on no list */
 	q = (struct gQueue){.head = batch[0], .tail = batch[n], .size = (int32_t)n + 1};
 	lock(rt, &rt->s->lock);
 	globrunqputbatch(rt, &q);
@@ -130,9 +132,10 @@ void runqputbatch(struct gmp *rt, struct p *pp, struct gQueue *q)
 	if (rt->s->randomize)
 		shuffle(rt, batch, n);
 	for (uint32_t i = 0; i < n; i++)
-		store_relaxed(slot(pp, t + i), batch[i]);
+		store_relaxed(slot(pp, t + i), batch[i]); /* no point: behind the tail */
 	POINT(rt, "runqputbatch.slots");
 	store_release(&pp->runqtail, t + n);
+	POINT(rt, "runqputbatch.tail");
 }
 
 uint32_t runqget(struct gmp *rt, struct p *pp, bool *inheritTime)
@@ -189,19 +192,22 @@ static uint32_t runqgrab(struct gmp *rt, struct p *victim, struct p *into, uint3
 		n -= n / 2;
 		if (n == 0) {
 			got = stealRunNextG ? grabnext(victim, &g) : 0;
+			POINT(rt, "runqgrab.next");
 			if (got < 0)
 				continue;
 			if (got)
-				store_relaxed(slot(into, at), g);
+				store_relaxed(slot(into, at), g); /* no point: behind the tail */
 			return (uint32_t)got;
 		}
 		if (n > GMP_RUNQ / 2) /* h and t are from different moments */
 			continue;
 		for (uint32_t i = 0; i < n; i++)
-			store_relaxed(slot(into, at + i), load_relaxed(slot(victim, h + i)));
+			store_relaxed(slot(into, at + i), load_relaxed(slot(victim, h + i))); /* no point: behind the tail */
 		POINT(rt, "runqgrab.copied");
-		if (cas_release(&victim->runqhead, &h, h + n))
+		if (cas_release(&victim->runqhead, &h, h + n)) {
+			POINT(rt, "runqgrab.taken");
 			return n;
+		}
 	}
 }
 
@@ -211,13 +217,13 @@ uint32_t runqsteal(struct gmp *rt, struct p *pp, struct p *p2, bool stealRunNext
 
 	if (n == 0)
 		return 0;
-	POINT(rt, "runqsteal.taken");
 	g = load_relaxed(slot(pp, t + --n));
 	if (n == 0)
 		return g;
 	if (t - load_acquire(&pp->runqhead) + n >= GMP_RUNQ)
 		throw(rt, "runqsteal: runq overflow");
 	store_release(&pp->runqtail, t + n);
+	POINT(rt, "runqsteal.tail");
 	return g;
 }
 
@@ -233,10 +239,14 @@ void globrunqputhead(struct gmp *rt, uint32_t g)
 	struct gQueue *q = &rt->s->runq;
 
 	store_relaxed(&G(rt, g)->schedlink, load_relaxed(&q->head));
+	POINT(rt, "globrunqputhead.linked");
 	store_relaxed(&q->head, g);
+	POINT(rt, "globrunqputhead.head");
 	if (!load_relaxed(&q->tail))
 		store_relaxed(&q->tail, g);
+	POINT(rt, "globrunqputhead.tail");
 	store_relaxed(&q->size, load_relaxed(&q->size) + 1);
+	POINT(rt, "globrunqputhead.size");
 }
 
 void globrunqputbatch(struct gmp *rt, struct gQueue *batch)

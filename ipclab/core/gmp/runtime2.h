@@ -72,16 +72,16 @@ struct sudog {
 	_Atomic uint32_t g;    /* index */
 	_Atomic uint32_t next; /* sudog; guard: the queue's lock */
 	_Atomic uint32_t prev;
-	uint32_t c;        /* owner; the chan it waits for */
-	uint32_t waitlink; /* owner; the next sudog of the same select */
-	_Atomic uint64_t elem; /* the value to send, or the one received */
-	uint8_t isSelect;
-	uint8_t sending;
-	uint8_t selectcase;
+	uint32_t c;            /* owner; the chan it waits for. no point: written before it is in a queue */
+	uint32_t waitlink;     /* owner; the next sudog of the same select. no point: written before it is in a queue */
+	_Atomic uint64_t elem; /* the value to send, or the one received. no point: means nothing before done, or the queue */
+	uint8_t isSelect;      /* no point: written before it is in a queue */
+	uint8_t sending;       /* no point: written before it is in a queue */
+	uint8_t selectcase;    /* no point: written before it is in a queue */
 	_Atomic uint8_t done; /* 1: the other side has done its half; set before the sudog leaves its queue */
-	_Atomic uint8_t success; /* 0: woken by close */
-	_Atomic uint8_t ticket;  /* semaphores: the count was handed over */
-	uint8_t unused[6];
+	_Atomic uint8_t success; /* 0: woken by close. no point: means nothing before done */
+	_Atomic uint8_t ticket;  /* semaphores: the count was handed over. no point: means nothing before done */
+	uint8_t unused[6];       /* no point: repair */
 };
 
 struct g {
@@ -90,33 +90,33 @@ struct g {
 	_Atomic uint32_t schedlink;    /* next G on the list it is on; guard: that list's */
 	_Atomic uint32_t lockedm;      /* owner; LockOSThread */
 	_Atomic uint64_t goid;         /* owner, at creation */
-	uint64_t parentGoid;
-	uint32_t startpc;              /* its program */
-	uint32_t gopc;                 /* creation site: program << 16 | step of the parent */
+	uint64_t parentGoid;           /* no point: written while it is dead */
+	uint32_t startpc;              /* its program. no point: written while it is dead */
+	uint32_t gopc;                 /* creation site: program << 16 | step of the parent. no point: written while it is dead */
 	_Atomic uint32_t waitreason;   /* owner */
-	_Atomic uint32_t preempt;      /* sysmon and stopper set, owner clears */
-	_Atomic int64_t waitsince;     /* owner; ns */
+	_Atomic uint32_t preempt;      /* sysmon and stopper set, owner clears. no point: a wish, made again if it is lost */
+	_Atomic int64_t waitsince;     /* owner; ns. no point: for observers */
 	_Atomic uint32_t selectDone;   /* cas: the first waker wins, and names the sudog it serves */
 	_Atomic uint32_t param;        /* waker -> sleeper: the sudog that was served */
 	struct sudog sg;               /* the first one is built in: most waits need one */
 	uint32_t waiting;              /* owner; first of the sudogs of a select, by waitlink */
-	uint32_t nwaiting;
-	uint32_t mutexflags;           /* owner; of a Mutex.Lock under way: sema.c */
+	uint32_t nwaiting;             /* no point: the owner's alone */
+	uint32_t mutexflags;           /* owner; of a Mutex.Lock under way: sema.c. no point: the owner's alone */
 	/* the timer it sleeps on; guard: timers.lock of that P. A pairing heap: see time.c */
-	int64_t when; /* ns */
+	int64_t when;            /* ns. no point: written before it is in a heap */
 	_Atomic uint32_t timerp; /* P + 1 whose heap it is in; 0: none */
-	uint32_t tchild, tnext, tprev;
-	/* the script: everything a continuation is; owner */
-	uint32_t pc;
-	uint32_t resume;   /* enum resume: what is left to do of the step before pc */
-	uint32_t count[4]; /* loop counters */
-	int64_t left;      /* ns of a compute step still to do */
-	uint64_t acc;      /* sum of what it has received */
-	int64_t since;     /* scratch of a wait that resumes: when it began */
+	uint32_t tchild, tnext, tprev; /* no point: repair does not read them, it makes the heaps anew from timerp and status */
+	/* the script: everything a continuation is; owner: while it runs, and is lost with its M, nobody else reads it */
+	uint32_t pc;       /* no point: a running G's alone */
+	uint32_t resume;   /* enum resume: what is left to do of the step before pc. no point: a running G's alone */
+	uint32_t count[4]; /* loop counters. no point: a running G's alone */
+	int64_t left;      /* ns of a compute step still to do. no point: a running G's alone */
+	uint64_t acc;      /* sum of what it has received. no point: a running G's alone */
+	int64_t since;     /* scratch of a wait that resumes: when it began. no point: a running G's alone */
 	/* statistics; owner; ns */
-	int64_t created, started, runnablesince, waited;
-	uint32_t lockedExt;
-	uint32_t mark; /* repair */
+	int64_t created, started, runnablesince, waited; /* no point: statistics */
+	uint32_t lockedExt; /* no point: a running G's alone */
+	uint32_t mark;      /* no point: repair */
 };
 _Static_assert(sizeof(struct g) <= 320, "a million Gs in under 400 bytes each");
 
@@ -125,8 +125,8 @@ _Static_assert(sizeof(struct g) <= 320, "a million Gs in under 400 bytes each");
 enum p_status { _Pidle = 0, _Prunning = 1, _Psyscall = 2, _Pgcstop = 3, _Pdead = 4 };
 
 struct sysmontick { /* sysmon alone */
-	uint32_t schedtick, syscalltick;
-	int64_t schedwhen, syscallwhen; /* ns */
+	uint32_t schedtick, syscalltick; /* no point: observations */
+	int64_t schedwhen, syscallwhen;  /* ns. no point: observations */
 };
 
 struct timers {
@@ -141,15 +141,15 @@ struct p {
 	uint32_t id;
 	_Atomic uint32_t link;        /* sched.lock */
 	_Atomic uint32_t m;           /* owner; M, nil if idle or in a system call */
-	_Atomic uint32_t schedtick;   /* owner; +1 with every new time slice */
-	_Atomic uint32_t syscalltick; /* owner, or whoever takes it out of a system call */
-	_Atomic uint32_t preempt;     /* sysmon sets, owner clears */
+	_Atomic uint32_t schedtick;   /* owner; +1 with every new time slice. no point: for observers, and sysmon */
+	_Atomic uint32_t syscalltick; /* owner, or whoever takes it out of a system call. no point: for sysmon */
+	_Atomic uint32_t preempt;     /* sysmon sets, owner clears. no point: a wish, made again if it is lost */
 	uint32_t gFree;               /* owner; list by schedlink */
 	_Atomic uint32_t gFreeN;      /* owner; Gs on it */
-	uint64_t goidcache, goidcacheend; /* owner */
+	_Atomic uint64_t goidcache, goidcacheend; /* owner */
 	uint32_t sudogcache;              /* owner; list by next */
 	uint32_t sudogN;
-	uint32_t adrift; /* repair: has work and nobody; to be started */
+	uint32_t adrift; /* repair: has work and nobody; to be started. no point: repair */
 	_Alignas(FALSE_SHARING_BYTES) struct sysmontick sysmontick;
 	struct timers timers;
 	_Alignas(FALSE_SHARING_BYTES) _Atomic uint32_t runqhead; /* cas; free running */
@@ -182,23 +182,23 @@ struct m {
 	_Atomic uint32_t spinning;     /* owner, or the waker before it wakes park */
 	_Atomic uint32_t blocked;      /* owner: asleep on a note */
 	_Atomic uint32_t lockedg;      /* owner */
-	_Atomic int32_t locks;         /* owner; > 0: not preemptible */
+	_Atomic int32_t locks;         /* owner; > 0: not preemptible. no point: the owner's alone */
 	_Atomic uint32_t schedlink;    /* sched.lock; idle list, or the list of Ms to be born */
 	_Atomic uint32_t alllink;      /* sched.lock; then const */
 	_Atomic uint32_t mstartfn;     /* at allocm; the owner takes it at mstart */
-	uint32_t syscalltick;          /* owner; the P's, when the system call began */
+	uint32_t syscalltick;          /* owner; the P's, when the system call began. no point: the owner's alone */
 	struct note park;
 	_Atomic uint32_t idle;         /* sched.lock; on the idle list */
 	_Atomic uint32_t lockedwait;   /* counted in nmidlelocked */
 	_Atomic uint32_t exiting;      /* owner: ends in good order */
 	_Atomic uint32_t polling;      /* owner: asleep as the poller */
 	_Atomic uint32_t dead;         /* template: enum m_death */
-	uint32_t stalled;              /* template: named as stopped inside the runtime */
+	uint32_t stalled;              /* template: named as stopped inside the runtime. no point: repair */
 	/* owner: a redo log, so that a G's birth or end and its count are one: see tally.c */
 	_Atomic uint32_t log; /* G, and LOG_BIRTH */
 	_Atomic uint64_t logcount, logacc;
-	_Atomic uint64_t switches, steals, handoffs; /* owner; counts for sim */
-	_Atomic uint64_t eventhead;    /* owner; events ever written */
+	_Atomic uint64_t switches, steals, handoffs; /* owner; counts for sim. no point: statistics */
+	_Atomic uint64_t eventhead;    /* owner; events ever written. no point: for observers */
 };
 
 /* --- channels, semaphores: chan.c, sema.c --------------------------------------------------------------------------- */
@@ -227,7 +227,7 @@ struct sema {
 	_Atomic uint32_t state; /* cas; mutex: see sema.c; wait group: its counter */
 	_Atomic uint32_t kind;   /* owner: what it is used as; enum sema_kind */
 	_Atomic uint32_t holder; /* the G that holds the mutex; for repair */
-	uint32_t awake;          /* repair: Gs that were woken and have not come back yet */
+	uint32_t awake;          /* repair: Gs that were woken and have not come back yet. no point: repair */
 };
 enum sema_kind { SEMA_COUNTS = 0, SEMA_MUTEX = 1, SEMA_WAITGROUP = 2 };
 
@@ -253,7 +253,8 @@ struct program {
 struct tally {
 	_Atomic uint64_t spawned, done;
 	_Atomic uint64_t acc; /* sum of what its Gs have received */
-	_Atomic int64_t turnaround, response, waiting, lastend; /* ticks; sums over its Gs, and when the last one ended */
+	/* ticks; sums over its Gs, and when the last one ended */
+	_Atomic int64_t turnaround, response, waiting, lastend; /* no point: statistics */
 	uint64_t unused;
 };
 
@@ -343,7 +344,7 @@ struct schedt {
 	_Atomic uint32_t callerwhere; /* the caller, while it stops the world; enum m_where */
 	_Atomic uint32_t callerstops; /* the caller: counted in nmidlelocked, as -1 */
 	uint32_t epoch;               /* template; for g.mark */
-	_Atomic uint64_t preempts, retakes; /* sysmon */
+	_Atomic uint64_t preempts, retakes; /* sysmon. no point: statistics */
 	_Atomic uint32_t killpoint; /* tests: see point.h */
 	_Atomic int32_t killcountdown;
 	_Atomic uint64_t killmask;

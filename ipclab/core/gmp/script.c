@@ -232,10 +232,14 @@ static enum how doLockM(struct gmp *rt, uint32_t g, bool lock)
 	if (lock) {
 		gp->lockedExt++;
 		store_relaxed(&gp->lockedm, M_INDEX(rt, rt->m));
+		POINT(rt, "lockOSThread.lockedm");
 		store_relaxed(&rt->m->lockedg, g);
+		POINT(rt, "lockOSThread.lockedg");
 	} else if (gp->lockedExt && --gp->lockedExt == 0) {
 		store_relaxed(&gp->lockedm, 0);
+		POINT(rt, "unlockOSThread.lockedm");
 		store_relaxed(&rt->m->lockedg, 0);
+		POINT(rt, "unlockOSThread.lockedg");
 	}
 	return NEXT;
 }
@@ -253,6 +257,7 @@ static enum how doStopWorld(struct gmp *rt, uint32_t g, const struct step *step)
 		cpu_relax();
 	if (step->a)
 		store_relaxed(&rt->s->newprocs, step->a);
+	POINT(rt, "stopworld.newprocs");
 	startTheWorld(rt);
 	return NEXT;
 }

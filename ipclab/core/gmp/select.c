@@ -72,6 +72,7 @@ static bool makeSudogs(struct gmp *rt, uint32_t g, const struct scase *cases, ui
 		if (!sg)
 			return false;
 		s = sudogOf(rt, sg);
+		/* no point: it is in no queue yet */
 		*s = (struct sudog){.g = g, .c = cases[i].c, .elem = cases[i].elem, .isSelect = 1,
 				    .sending = cases[i].sending, .selectcase = (uint8_t)i, .waitlink = gp->waiting};
 		gp->waiting = sg;
@@ -108,7 +109,9 @@ enum waited selectgo(struct gmp *rt, uint32_t g, struct scase *cases, uint32_t n
 		return WAIT_WOULDBLOCK;
 	}
 	store_relaxed(&gp->param, 0);
+	POINT(rt, "select.param");
 	store_relaxed(&gp->selectDone, 0);
+	POINT(rt, "select.open");
 	for (uint32_t sg = gp->waiting; sg; sg = sudogOf(rt, sg)->waitlink) {
 		waitqPut(rt, queueOf(rt, &cases[at++]), sg, false);
 		POINT(rt, "select.enqueued");

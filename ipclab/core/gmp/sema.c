@@ -21,25 +21,28 @@
 #define STARVING 2u
 #define QUEUED 4u /* has slept: it goes to the front of the queue */
 
-static bool cansemacquire(struct sema *s)
+static bool cansemacquire(struct gmp *rt, struct sema *s)
 {
 	uint32_t value = load_seq_cst(&s->value);
 
 	while (value > 0)
-		if (cas_seq_cst(&s->value, &value, value - 1))
+		if (cas_seq_cst(&s->value, &value, value - 1)) {
+			POINT(rt, "cansemacquire.taken");
 			return true;
+		}
 	return false;
 }
 
 static enum waited semacquireAs(struct gmp *rt, uint32_t g, struct sema *s, bool first, enum wait_reason why)
 {
-	if (cansemacquire(s))
+	if (cansemacquire(rt, s))
 		return WAIT_DONE;
 	lock(rt, &s->lock);
 	store_seq_cst(&s->nwait, load_relaxed(&s->nwait) + 1);
 	POINT(rt, "semacquire.counted");
-	if (cansemacquire(s)) {
+	if (cansemacquire(rt, s)) {
 		store_seq_cst(&s->nwait, load_relaxed(&s->nwait) - 1);
+		POINT(rt, "semacquire.uncounted");
 		unlock(rt, &s->lock);
 		return WAIT_DONE;
 	}
@@ -57,7 +60,7 @@ enum waited semacquire(struct gmp *rt, uint32_t g, struct sema *s)
 
 static bool acquired(struct gmp *rt, uint32_t g, struct sema *s)
 {
-	return load_relaxed(&G(rt, g)->sg.ticket) || cansemacquire(s);
+	return load_relaxed(&G(rt, g)->sg.ticket) || cansemacquire(rt, s);
 }
 
 enum waited semacquireResume(struct gmp *rt, uint32_t g, struct sema *s)
@@ -79,11 +82,12 @@ bool semrelease(struct gmp *rt, struct sema *s, bool handoff)
 		unlock(rt, &s->lock);
 		return false;
 	}
-	ticket = handoff && cansemacquire(s);
+	ticket = handoff && cansemacquire(rt, s);
 	store_relaxed(&sudogOf(rt, sg)->ticket, (uint8_t)ticket);
 	store_relaxed(&sudogOf(rt, sg)->success, 1);
 	waitqServe(rt, &s->q, sg);
 	store_seq_cst(&s->nwait, load_relaxed(&s->nwait) - 1);
+	POINT(rt, "semrelease.uncounted");
 	unlock(rt, &s->lock);
 	POINT(rt, "semrelease.unlocked");
 	ready(rt, sg, true); /* a semaphore's sudogs are the Gs' own: sg is g */
@@ -109,7 +113,9 @@ static bool gotSema(struct gmp *rt, uint32_t g, struct sema *s)
 	if (!(gp->mutexflags & STARVING) || old / WAITER_ONE == 1)
 		delta -= MUTEX_STARVING;
 	add_seq_cst(&s->state, delta);
+	POINT(rt, "mutex.handed");
 	store_relaxed(&s->holder, g);
+	POINT(rt, "mutex.handed.holder");
 	return true;
 }
 
@@ -134,6 +140,7 @@ static enum waited lockSlow(struct gmp *rt, uint32_t g, struct sema *s)
 		POINT(rt, "mutex.counted");
 		if (!(old & (MUTEX_LOCKED | MUTEX_STARVING))) {
 			store_relaxed(&s->holder, g);
+			POINT(rt, "mutex.slow.holder");
 			return WAIT_DONE;
 		}
 		if (!gp->since)
@@ -151,12 +158,15 @@ enum waited mutexLock(struct gmp *rt, uint32_t g, struct sema *s)
 	uint32_t unlocked = 0;
 
 	if (cas_seq_cst(&s->state, &unlocked, MUTEX_LOCKED)) {
+		POINT(rt, "mutex.fast");
 		store_relaxed(&s->holder, g);
+		POINT(rt, "mutex.fast.holder");
 		return WAIT_DONE;
 	}
 	G(rt, g)->since = 0;
 	G(rt, g)->mutexflags = 0;
 	store_relaxed(&s->kind, SEMA_MUTEX);
+	POINT(rt, "mutex.kind");
 	return lockSlow(rt, g, s);
 }
 
@@ -172,13 +182,14 @@ int mutexUnlock(struct gmp *rt, struct sema *s)
 	uint32_t old, new;
 
 	store_relaxed(&s->holder, 0);
+	POINT(rt, "mutex.noholder");
 	old = add_seq_cst(&s->state, -MUTEX_LOCKED);
+	POINT(rt, "mutex.unlocked");
 	if (!(old & MUTEX_LOCKED))
 		return -1;
 	old -= MUTEX_LOCKED;
 	if (old == 0)
 		return 0;
-	POINT(rt, "mutex.unlocked");
 	if (old & MUTEX_STARVING)
 		return semrelease(rt, s, true);
 	do {
@@ -197,8 +208,10 @@ bool waitgroupAdd(struct gmp *rt, struct sema *s, int32_t delta)
 	int32_t counter = (int32_t)(add_seq_cst(&s->state, (uint32_t)delta) + (uint32_t)delta);
 	struct gQueue woken = {0};
 
+	POINT(rt, "waitgroup.added");
 	if (load_relaxed(&s->kind) != SEMA_WAITGROUP)
 		store_relaxed(&s->kind, SEMA_WAITGROUP);
+	POINT(rt, "waitgroup.kind");
 	if (counter != 0 || load_seq_cst(&s->nwait) == 0)
 		return counter >= 0;
 	POINT(rt, "waitgroup.zero");
@@ -206,6 +219,7 @@ bool waitgroupAdd(struct gmp *rt, struct sema *s, int32_t delta)
 	for (uint32_t sg; load_seq_cst(&s->state) == 0 && (sg = waitqFirst(rt, &s->q));) {
 		waitqServe(rt, &s->q, sg);
 		store_seq_cst(&s->nwait, load_relaxed(&s->nwait) - 1);
+		POINT(rt, "waitgroup.served");
 		queuePushBack(rt, &woken, sg);
 	}
 	unlock(rt, &s->lock);
@@ -223,6 +237,7 @@ enum waited waitgroupWait(struct gmp *rt, uint32_t g, struct sema *s)
 	POINT(rt, "waitgroup.counted");
 	if (load_seq_cst(&s->state) == 0) {
 		store_seq_cst(&s->nwait, load_relaxed(&s->nwait) - 1);
+		POINT(rt, "waitgroup.uncounted");
 		unlock(rt, &s->lock);
 		return WAIT_DONE;
 	}

@@ -48,8 +48,9 @@ void uncountStopped(struct gmp *rt)
 	int32_t wait = load_relaxed(&rt->s->stopwait) - 1;
 
 	store_relaxed(&rt->s->stopwait, wait);
+	POINT(rt, "uncountStopped.stopwait");
 	if (wait == 0)
-		note_wakeup(&rt->s->stopnote);
+		notewake(rt, &rt->s->stopnote);
 }
 
 void worldstopped(struct gmp *rt, struct p *pp)
@@ -66,8 +67,10 @@ void gcstopm(struct gmp *rt)
 
 	if (load_relaxed(&rt->m->spinning)) {
 		store_relaxed(&rt->m->spinning, 0);
+		POINT(rt, "gcstopm.off");
 		if (add_seq_cst(&s->nmspinning, -1) < 1 && !load_relaxed(&s->gate))
 			throw(rt, "gcstopm: negative nmspinning");
+		POINT(rt, "gcstopm.uncounted");
 	}
 	p = releasep(rt);
 	POINT(rt, "gcstopm.released");
@@ -85,11 +88,13 @@ static void stopPs(struct gmp *rt)
 		if (pcas(rt, &rt->allp[i], _Psyscall, _Pgcstop)) {
 			count_up(&rt->allp[i].syscalltick);
 			store_relaxed(&s->stopwait, load_relaxed(&s->stopwait) - 1);
+			POINT(rt, "stopPs.syscall");
 		}
 	}
 	for (uint32_t p; (p = pidleget(rt));) {
 		pstatus(rt, P(rt, p), _Pgcstop);
 		store_relaxed(&s->stopwait, load_relaxed(&s->stopwait) - 1);
+		POINT(rt, "stopPs.idle");
 	}
 }
 
@@ -102,8 +107,10 @@ static void stopTheWorldWithSema(struct gmp *rt)
 	if (rt->m)
 		event(rt, EV_STW_START, 0, 0);
 	note_clear(&s->stopnote);
+	POINT(rt, "stw.note");
 	lock(rt, &s->lock);
 	if (!rt->m) { /* all Ms will be idle, and that is no deadlock: we count as one that runs */
+		/* no point: the caller */
 		store_relaxed(&s->nmidlelocked, load_relaxed(&s->nmidlelocked) - 1);
 		store_relaxed(&s->callerstops, 1);
 	}
@@ -115,6 +122,7 @@ static void stopTheWorldWithSema(struct gmp *rt)
 	if (rt->p) {
 		pstatus(rt, rt->p, _Pgcstop);
 		store_relaxed(&s->stopwait, load_relaxed(&s->stopwait) - 1);
+		POINT(rt, "stw.own");
 	}
 	stopPs(rt);
 	wait = load_relaxed(&s->stopwait) > 0;
@@ -124,6 +132,7 @@ static void stopTheWorldWithSema(struct gmp *rt)
 
 		leaveRuntime(rt, M_PARKED); /* lest the repairer wait for us, who wait for an M that is dead */
 		rc = note_sleep(&s->stopnote, nanotime() + STOP_LOOK_NS, 0);
+		POINT(rt, "stw.slept");
 		enterRuntime(rt);
 		if (load_seq_cst(&s->exiting) || load_seq_cst(&s->fatal))
 			return;
@@ -132,6 +141,7 @@ static void stopTheWorldWithSema(struct gmp *rt)
 		unlock(rt, &s->lock);
 		if (wait && rc == 0)
 			note_clear(&s->stopnote);
+		POINT(rt, "stw.again");
 		if (wait)
 			preemptall(rt);
 	}
@@ -185,9 +195,12 @@ static void keepOwnP(struct gmp *rt, int32_t n)
 		return;
 	}
 	store_relaxed(&rt->p->m, 0);
+	POINT(rt, "procresize.own.m");
 	store_relaxed(&rt->m->p, 0);
 	rt->p = NULL;
+	POINT(rt, "procresize.own.p");
 	store_relaxed(&rt->allp[0].m, 0);
+	POINT(rt, "procresize.first.m");
 	pstatus(rt, &rt->allp[0], _Pidle);
 	acquirep(rt, 1);
 }
@@ -203,7 +216,9 @@ uint32_t procresize(struct gmp *rt, int32_t n)
 
 		pstatus(rt, pp, _Pgcstop);
 		maskset(s->timerpMask, pp->id);
+		POINT(rt, "procresize.timers");
 		maskclear(s->idlepMask, pp->id);
+		POINT(rt, "procresize.made");
 	}
 	if (rt->m)
 		keepOwnP(rt, n);
@@ -219,11 +234,14 @@ uint32_t procresize(struct gmp *rt, int32_t n)
 			pidleput(rt, P_INDEX(pp));
 		} else {
 			store_relaxed(&pp->m, mget(rt)); /* kept here for startTheWorld */
+			POINT(rt, "procresize.m");
 			store_relaxed(&pp->link, runnable);
+			POINT(rt, "procresize.link");
 			runnable = P_INDEX(pp);
 		}
 	}
 	store_seq_cst(&s->gomaxprocs, n);
+	POINT(rt, "procresize.count");
 	return runnable;
 }
 
@@ -232,7 +250,8 @@ void wakesysmon(struct gmp *rt)
 	if (!load_seq_cst(&rt->s->sysmonwait))
 		return;
 	store_seq_cst(&rt->s->sysmonwait, 0);
-	note_wakeup(&rt->s->sysmonnote);
+	POINT(rt, "wakesysmon.wait");
+	notewake(rt, &rt->s->sysmonnote);
 }
 
 void startTheWorld(struct gmp *rt)
@@ -244,6 +263,7 @@ void startTheWorld(struct gmp *rt)
 	lock(rt, &s->lock);
 	n = (int32_t)load_relaxed(&s->newprocs);
 	store_relaxed(&s->newprocs, 0);
+	POINT(rt, "startTheWorld.newprocs");
 	lock(rt, &s->allpLock);
 	p = procresize(rt, n ? n : load_relaxed(&s->gomaxprocs));
 	unlock(rt, &s->allpLock);
@@ -258,6 +278,7 @@ void startTheWorld(struct gmp *rt)
 		p = load_relaxed(&pp->link);
 		m = load_relaxed(&pp->m);
 		store_relaxed(&pp->m, 0);
+		POINT(rt, "startTheWorld.m");
 		if (m) {
 			store_relaxed(&M(rt, m)->nextp, this);
 			POINT(rt, "startTheWorld.nextp");
@@ -271,7 +292,7 @@ void startTheWorld(struct gmp *rt)
 	unlock(rt, &s->worldsema);
 	wakep(rt);
 	if (!rt->m) {
-		store_relaxed(&s->callerstops, 0);
+		store_relaxed(&s->callerstops, 0); /* no point: the caller */
 		incidlelocked(rt, 1);
 	}
 	if (!rt->p && timeSleepUntil(rt) != INT64_MAX)

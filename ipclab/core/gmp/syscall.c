@@ -37,6 +37,7 @@ void entersyscall(struct gmp *rt)
 	}
 	mp->syscalltick = load_relaxed(&pp->syscalltick);
 	store_relaxed(&pp->m, 0);
+	POINT(rt, "entersyscall.m");
 	store_relaxed(&mp->oldp, P_INDEX(pp));
 	POINT(rt, "entersyscall.oldp");
 	store_relaxed(&mp->p, 0);
@@ -59,6 +60,7 @@ void entersyscallblock(struct gmp *rt)
 	casgstatus(rt, g, _Grunning, _Gsyscall);
 	POINT(rt, "entersyscallblock.status");
 	store_relaxed(&mp->oldp, 0);
+	POINT(rt, "entersyscallblock.oldp");
 	handoffp(rt, releasep(rt));
 	leaveRuntime(rt, M_USER);
 }

@@ -92,8 +92,10 @@ static void sleepOutside(struct gmp *rt, int64_t until)
 	if (load_seq_cst(&rt->s->exiting)) /* after the note was cleared: the wake-up may have been cleared with it */
 		mexit(rt);
 	leaveRuntime(rt, M_PARKED);
+	/* no point: interrupted, the note is again as it was */
 	while (note_sleep(&rt->s->sysmonnote, until, 0) == -EINTR)
 		;
+	POINT(rt, "sysmon.slept");
 	enterRuntime(rt);
 	if (load_seq_cst(&rt->s->exiting))
 		mexit(rt);
@@ -110,13 +112,17 @@ static bool deepSleep(struct gmp *rt)
 	next = timeSleepUntil(rt);
 	if ((load_seq_cst(&s->gcwaiting) || load_seq_cst(&s->npidle) == load_relaxed(&s->gomaxprocs)) && next > now) {
 		note_clear(&s->sysmonnote);
+		POINT(rt, "deepSleep.note");
 		store_seq_cst(&s->sysmonwait, 1);
+		POINT(rt, "deepSleep.wait");
 		unlock(rt, &s->lock);
 		sleepOutside(rt, next - now < LONGEST_SLEEP_NS ? next : now + LONGEST_SLEEP_NS);
 		lock(rt, &s->lock);
 		woken = !load_seq_cst(&s->sysmonwait);
 		store_seq_cst(&s->sysmonwait, 0);
+		POINT(rt, "deepSleep.nowait");
 		note_clear(&s->sysmonnote);
+		POINT(rt, "deepSleep.over");
 	}
 	unlock(rt, &s->lock);
 	return woken;
@@ -130,6 +136,7 @@ void sysmon(struct gmp *rt)
 
 	lock(rt, &s->lock);
 	store_relaxed(&s->nmsys, 1); /* not + 1: a repair before our first step has counted us */
+	POINT(rt, "sysmon.counted");
 	checkdead(rt); /* until now we counted as running */
 	unlock(rt, &s->lock);
 	for (;;) {

@@ -18,8 +18,10 @@ struct tally *talliesOf(struct gmp *rt, uint32_t m)
 
 static void openLog(struct gmp *rt, uint32_t entry, uint64_t count, uint64_t acc)
 {
+	/* no point: nobody reads them before the log says of which G */
 	store_relaxed(&rt->m->logcount, count);
 	store_relaxed(&rt->m->logacc, acc);
+
 	store_release(&rt->m->log, entry);
 	POINT(rt, "tally.logged");
 }
@@ -37,6 +39,7 @@ void tallyBirth(struct gmp *rt, uint32_t g)
 	POINT(rt, "tally.spawned");
 	if (rt->m)
 		store_release(&rt->m->log, 0);
+	POINT(rt, "tally.birth");
 }
 
 static void addTimes(struct gmp *rt, struct tally *tally, struct g *gp)
@@ -67,8 +70,10 @@ void tallyEnd(struct gmp *rt, uint32_t g)
 	addTimes(rt, tally, gp);
 	POINT(rt, "tally.done");
 	store_release(&rt->m->log, 0);
+	POINT(rt, "tally.end");
 }
 
+/* no point: the template */
 void tallyRedo(struct gmp *rt, uint32_t m)
 {
 	struct m *mp = M(rt, m);

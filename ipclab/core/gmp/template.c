@@ -9,6 +9,8 @@
  *   dies                      SIGCHLD: note_poke; waitpid: repair
  *
  * It has one thread and runs no user code, so a fork of it is always a fork of the same clean state.
+ *
+ * no point: the template alone; if that is killed, all Ms are.
  */
 #define _GNU_SOURCE
 #include "template.h"

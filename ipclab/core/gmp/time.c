@@ -29,6 +29,7 @@ static uint32_t meld(struct gmp *rt, uint32_t a, uint32_t b)
 		b = other;
 	}
 	G(rt, b)->tnext = G(rt, a)->tchild;
+	POINT(rt, "timers.meld");
 	G(rt, a)->tchild = b;
 	return a;
 }
@@ -64,6 +65,7 @@ static void setMin(struct gmp *rt, struct timers *ts)
 	uint32_t heap = load_relaxed(&ts->heap);
 
 	store_seq_cst(&ts->minWhen, heap ? G(rt, heap)->when : 0);
+	POINT(rt, "timers.minWhen");
 }
 
 /* With ts->lock held. */
@@ -74,8 +76,11 @@ static void add(struct gmp *rt, struct p *pp, uint32_t g)
 
 	gp->tchild = gp->tnext = 0;
 	store_relaxed(&gp->timerp, P_INDEX(pp));
+	POINT(rt, "timers.timerp");
 	store_relaxed(&ts->heap, meld(rt, load_relaxed(&ts->heap), g));
+	POINT(rt, "timers.heap");
 	store_seq_cst(&ts->len, load_relaxed(&ts->len) + 1);
+	POINT(rt, "timers.len");
 	setMin(rt, ts);
 }
 
@@ -89,6 +94,7 @@ static uint32_t takeDue(struct gmp *rt, struct timers *ts, int64_t now)
 	store_relaxed(&G(rt, g)->timerp, 0);
 	POINT(rt, "timers.due");
 	store_relaxed(&ts->heap, meldPairs(rt, G(rt, g)->tchild));
+	POINT(rt, "timers.popped");
 	store_seq_cst(&ts->len, load_relaxed(&ts->len) - 1);
 	POINT(rt, "timers.taken");
 	return g;
@@ -156,6 +162,7 @@ void timersTake(struct gmp *rt, struct p *to, struct p *from)
 	setMin(rt, &from->timers);
 }
 
+/* no point: the template */
 void timersRebuild(struct gmp *rt, struct p *pp)
 {
 	struct schedt *s = rt->s;

@@ -1,6 +1,8 @@
 /*
  * wake.c: what waits for what, after a death: queues without the lost, and Gs that a dead waker has served or was about
  * to serve made runnable. They get on a queue with all others that are on none (rebuildQueues).
+ *
+ * no point: the template alone; if that is killed, all Ms are.
  */
 #define _GNU_SOURCE
 #include "chan.h"
@@ -109,31 +111,27 @@ static bool lostHolder(struct gmp *rt, struct sema *s)
 }
 
 /*
- * A mutex that a lost G held is unlocked: nobody else would. If no waiter is awake, state and semaphore are set as if
- * none had ever been woken: a left-over count would let one pass the semaphore unasked, and in starvation mode that
- * means it owns the mutex.
+ * A mutex that a lost G held is unlocked: nobody else would. State and semaphore are set to what normal mode would have
+ * come to: one of those that are awake already has been woken for it (the others find no count and queue again, so they
+ * are waiting); if none is, the first in the queue is woken now. Nothing of what was before is kept: a count, a ticket or
+ * the woken flag may have been the dead one's, which he took and never used.
  */
 static uint32_t mendMutex(struct gmp *rt, struct sema *s, uint32_t waiting)
 {
-	uint32_t state = load_relaxed(&s->state);
+	uint32_t state = load_relaxed(&s->state) & MUTEX_LOCKED, awake = s->awake;
 
-	if (state & MUTEX_LOCKED && lostHolder(rt, s)) {
-		state &= ~MUTEX_LOCKED;
+	if (state && lostHolder(rt, s)) {
+		state = 0;
 		store_relaxed(&s->holder, 0);
 	}
-	if (s->awake == 0) {
-		state &= MUTEX_LOCKED;
-		store_relaxed(&s->value, 0);
-		if (!state && serve(rt, &s->q, 1)) {
-			waiting--;
-			state = MUTEX_WOKEN;
-			store_relaxed(&s->value, 1);
-		}
-		state |= waiting * WAITER_ONE;
-	} else if (load_relaxed(&s->value) > s->awake) {
-		store_relaxed(&s->value, s->awake);
+	if (!state && !awake && serve(rt, &s->q, 1)) {
+		waiting--;
+		awake = 1;
 	}
-	store_seq_cst(&s->state, state);
+	store_relaxed(&s->value, awake > 0);
+	if (awake)
+		state |= MUTEX_WOKEN | (awake - 1) * WAITER_ONE;
+	store_seq_cst(&s->state, state + waiting * WAITER_ONE);
 	return waiting;
 }
 
@@ -171,8 +169,10 @@ static void countAwake(struct gmp *rt)
 		uint32_t status = load_relaxed(&gp->atomicstatus);
 		bool served = status == _Gwaiting && isServed(rt, gp);
 
-		if ((status == _Grunnable || served) && (gp->resume == OP_LOCK || gp->resume == OP_ACQUIRE))
-			rt->semas[rt->steps[rt->programs[gp->startpc].first + gp->pc - 1].a].awake++;
+		if ((status != _Grunnable && !served) || (gp->resume != OP_LOCK && gp->resume != OP_ACQUIRE))
+			continue;
+		rt->semas[rt->steps[rt->programs[gp->startpc].first + gp->pc - 1].a].awake++;
+		store_relaxed(&gp->sg.ticket, 0); /* mendMutex knows of none */
 	}
 }
 

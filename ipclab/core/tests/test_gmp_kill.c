@@ -119,7 +119,7 @@ static void check_books(struct gmp *rt, uint64_t kills)
 
 static int run_to_the_end(struct gmp *rt)
 {
-	int got = gmp_wait(rt, SECONDS(20));
+	int got = gmp_wait(rt, SECONDS(10));
 
 	if (got != FATAL_DONE && got != FATAL_DEADLOCK) {
 		dump(rt);
