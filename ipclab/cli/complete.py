@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from click.shell_completion import CompletionItem
 
 
 def mechanism_names(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
@@ -21,3 +22,11 @@ def demo_names(_context: click.Context, _parameter: click.Parameter, begun: str)
         return [name for name in catalogue.names() if name.startswith(begun)]
     except IpclabError:
         return []
+
+
+def workload_names(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The workloads that ship whose name begins so, and files."""
+    from ipclab.gmp.load import names
+
+    found = [CompletionItem(name) for name in names() if name.startswith(begun)]
+    return [*found, CompletionItem(begun, type="file")]

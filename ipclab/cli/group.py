@@ -21,6 +21,7 @@ COMMANDS = {
     "zoo": ("ipclab.cli.zoo", "zoo_command"),
     "clean": ("ipclab.cli.clean", "clean_command"),
     "bench": ("ipclab.cli.bench", "bench_command"),
+    "gmp": ("ipclab.cli.gmp", "gmp_command"),
     "report": ("ipclab.cli.report", "report_command"),
 }
 

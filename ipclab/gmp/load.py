@@ -11,6 +11,7 @@ import msgspec
 
 from ipclab.errors import IpclabError, UsageError, from_os_error
 from ipclab.gmp.workload import Workload
+from ipclab.records.gmp import WorkloadEntry, WorkloadList
 
 _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _JOB = re.compile(r"^\$\.job\[(\d+)\](.*)$")
@@ -19,6 +20,11 @@ _JOB = re.compile(r"^\$\.job\[(\d+)\](.*)$")
 def names() -> list[str]:
     """The workloads that ship with ipclab."""
     return sorted(Path(entry.name).stem for entry in _shelf().iterdir() if entry.name.endswith(".toml"))
+
+
+def listed() -> WorkloadList:
+    """Each with its sentence."""
+    return WorkloadList(workloads=tuple(WorkloadEntry(name=name, about=load(name).about) for name in names()))
 
 
 def load(name: str | Path) -> Workload:
@@ -45,11 +51,11 @@ def parse(text: str, name: str) -> Workload:
     try:
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as err:
-        raise UsageError(f"{name}: it is not TOML: {err}", hint="docs/gmp.md shows a workload") from err
+        raise UsageError(f"{name}: it is not TOML: {err}", hint="docs/gmp-sim.md shows a workload") from err
     try:
         workload = msgspec.convert(given, Workload)
     except msgspec.ValidationError as err:
-        raise UsageError(f"{name}: {_said(str(err), given)}", hint="docs/gmp.md has every field") from err
+        raise UsageError(f"{name}: {_said(str(err), given)}", hint="docs/gmp-sim.md has every field") from err
     return workload if workload.title else msgspec.structs.replace(workload, title=Path(name).stem)
 
 

@@ -43,6 +43,7 @@ from ipclab.errors import IpclabError, UsageError, from_os_error
 from ipclab.gmp.compile import Compiled, compile_workload
 from ipclab.gmp.eventlog import EventLog
 from ipclab.gmp.outcome import message_of, outcome_of, waiting_gs
+from ipclab.gmp.script import Op
 from ipclab.gmp.snapshot import GS_MOST, record_of
 from ipclab.gmp.workload import Workload
 from ipclab.records.gmp import JobResult, ModelName, SchedEvent, SchedSnapshot, SimResult, SimTotals
@@ -137,6 +138,12 @@ class Simulation:
         self.seed = seed
         self._check(procs, model, seed)
         self._plan = compile_workload(workload, seed, self._name)
+        if model != "m:n" and any(
+            op == Op.STOPWORLD and ps for one in self._plan.programs for op, ps, _ns in one.steps
+        ):
+            raise UsageError(
+                f"{self._name}: stopworld changes the Ps, and model {model} has no choice", hint="take m:n"
+            )
         self._slots = event_slots
         self._sched = self._made(procs, events, randomize, preempt, maxg, maxm)
         self._lock = threading.RLock()
@@ -245,6 +252,8 @@ class Simulation:
         """So many Ps from now on. Stops the world for it; blocks until it has stopped."""
         if not 1 <= procs <= _core.GMP_MAXPROCS:
             raise UsageError(f"{procs} Ps: a segment holds 1 to {_core.GMP_MAXPROCS}", hint=f"{cpus()} CPUs are here")
+        if self.model != "m:n":
+            raise UsageError(f"the number of Ps is no choice in model {self.model}", hint="take m:n")
         with self._lock:
             self._sched.set_procs(procs)
 
@@ -360,6 +369,7 @@ class Simulation:
             seed=self.seed,
             outcome=outcome_of(reason),
             message=message_of(reason, argument, text),
+            started_ns=start_ns,
             duration_ns=duration_ns,
             jobs=tuple(job for job in jobs if job.name != "main" or job.lost),
             totals=self._totals(fields),

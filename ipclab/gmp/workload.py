@@ -58,6 +58,8 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
 
     jobs: list[Job]
     title: str = ""
+    #: What it is there to show, one sentence.
+    about: str = ""
     channels: dict[str, int] = {}
     mutexes: list[str] = []
     semaphores: dict[str, int] = {}

@@ -96,7 +96,7 @@ class SimTotals(msgspec.Struct, frozen=True, kw_only=True):
     events_lost: int
 
 
-class SimResult(msgspec.Struct, frozen=True, kw_only=True):
+class SimResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="gmp-sim"):
     """One run of one workload."""
 
     schema_version: int = GMP_SCHEMA_VERSION
@@ -110,6 +110,7 @@ class SimResult(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     #: Why it ended, where not "done".
     message: str
+    started_ns: int
     #: From the start to the end of the last G, or to the moment it was ended.
     duration_ns: int
     jobs: tuple[JobResult, ...]
@@ -209,7 +210,7 @@ class SemaState(msgspec.Struct, frozen=True, kw_only=True):
     q: tuple[int, ...]
 
 
-class SchedSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+class SchedSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="gmp-snapshot"):
     """All of a scheduler's state at one moment."""
 
     schema_version: int = GMP_SCHEMA_VERSION
@@ -240,3 +241,17 @@ class SchedSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     gs_left_out: int
     channels: tuple[ChanState, ...]
     semaphores: tuple[SemaState, ...]
+
+
+class WorkloadEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One workload that ships."""
+
+    name: str
+    about: str
+
+
+class WorkloadList(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="gmp-workloads"):
+    """All of them."""
+
+    schema_version: int = GMP_SCHEMA_VERSION
+    workloads: tuple[WorkloadEntry, ...]

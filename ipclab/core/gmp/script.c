@@ -229,6 +229,8 @@ static enum how doLockM(struct gmp *rt, uint32_t g, bool lock)
 {
 	struct g *gp = G(rt, g);
 
+	if (rt->s->model == GMP_MANY_TO_1) /* there is one M: a P handed on would ask for another */
+		return NEXT;
 	if (lock) {
 		gp->lockedExt++;
 		store_relaxed(&gp->lockedm, M_INDEX(rt, rt->m));

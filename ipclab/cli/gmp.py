@@ -1,0 +1,153 @@
+"""`ipclab gmp`: sim, snapshot."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ipclab.cli.complete import workload_names
+from ipclab.cli.output import check_file, encode, medium, output_options, save, say, show
+from ipclab.errors import IpclabError, UsageError
+
+if TYPE_CHECKING:
+    from ipclab.records import SimResult
+
+#: GODEBUG has no default; scheddetail alone looks as often as this.
+_DETAIL_MS = 1000.0
+_ROUNDS = 100
+
+
+@click.group(
+    "gmp",
+    short_help="Go's scheduler, with processes as Ms.",
+    epilog="Example: ipclab gmp sim mixed --procs 2",
+)
+def gmp_command() -> None:
+    """Run workloads on Go's scheduler, its Ms processes and its state in shared memory; look at one that runs."""
+
+
+@gmp_command.command(
+    "sim",
+    short_help="Run a workload of script Gs on real processes.",
+    epilog="Example: ipclab gmp sim mixed --procs 2 --explain, or: ipclab gmp sim my.toml --trace t.json",
+)
+@click.argument("workload", metavar="WORKLOAD.toml", required=False, shell_complete=workload_names)
+@click.option("--list", "listing", is_flag=True, help="The workloads that ship; WORKLOAD may be such a name.")
+@click.option("--procs", metavar="N", type=int, help="Ps. Default: as many as CPUs this process may use.")
+@click.option(
+    "--model",
+    type=click.Choice(["m:n", "n:1", "1:1"]),
+    default="m:n",
+    help="n:1: one M, cooperative. 1:1: an M for each G. [m:n]",
+)
+@click.option("--seed", metavar="N", type=int, default=0, help="Draws the times that are ranges. [0]")
+@click.option(
+    "--schedtrace", "schedtrace_ms", metavar="MS", type=float, help="Go's one line on stderr, every MS milliseconds."
+)
+@click.option("--scheddetail", is_flag=True, help="Go's long form of it, with every M, P and G. [every 1000 ms]")
+@click.option("--explain", is_flag=True, help="Each round of one M as a line of decisions.")
+@click.option("--m", "explained_m", metavar="M", type=int, help="Which M --explain is about. [the busiest]")
+@click.option("--rounds", metavar="N", type=int, default=_ROUNDS, help=f"How many --explain shows. [{_ROUNDS}]")
+@click.option(
+    "--trace", "trace_file", metavar="FILE", callback=check_file, help="Write what every M and P did, for Perfetto."
+)
+@output_options
+def sim_command(workload: str | None, listing: bool, as_json: bool, file: Path | None, **given: Any) -> None:
+    """Run the workload in WORKLOAD.toml, or the one of that name, and print times per job and what the scheduler did.
+
+    Exit code 1: a deadlock, a G lost with its M, or a rule of Go's broken. docs/gmp-sim.md has the file's format.
+    """
+    if listing:
+        from ipclab.gmp.load import listed
+        from ipclab.views.gmp import workload_list
+
+        show(listed(), lambda place: workload_list(listed(), place), as_json=as_json, file=file)
+        return
+    if workload is None:
+        raise UsageError("which workload?", hint="a .toml file, or a name of `ipclab gmp sim --list`")
+    _simulate(workload, as_json=as_json, file=file, **given)
+
+
+def _simulate(
+    workload: str,
+    *,
+    as_json: bool,
+    file: Path | None,
+    schedtrace_ms: float | None,
+    scheddetail: bool,
+    explain: bool,
+    explained_m: int | None,
+    rounds: int,
+    trace_file: Path | None,
+    **given: Any,
+) -> None:
+    if schedtrace_ms is not None and not 1 <= schedtrace_ms < 1e9:
+        raise UsageError(f"--schedtrace {schedtrace_ms:g} is no interval", hint="milliseconds, 1 or more")
+    if rounds < 1:
+        raise UsageError(f"--rounds {rounds} shows nothing", hint="1 or more")
+    if scheddetail and schedtrace_ms is None:
+        schedtrace_ms = _DETAIL_MS
+    import msgspec
+
+    from ipclab.gmp import run
+    from ipclab.views.gmp import sim_report
+
+    result = run(
+        workload,
+        events=explain or explained_m is not None or trace_file is not None,
+        schedtrace_ms=schedtrace_ms,
+        on_schedtrace=_to_stderr,
+        detailed=scheddetail,
+        **given,
+    )
+    bare = msgspec.structs.replace(result, events=())
+    if trace_file is not None:
+        from ipclab.views.gmp_export import sim_chrome
+
+        save(sim_chrome(result), trace_file)
+    if file is not None:
+        save(encode(bare), file)
+    if explain or explained_m is not None:
+        text = _explained(result, explained_m, rounds)
+        say(text) if not as_json else _to_stderr(text)
+    say(encode(bare).decode() if as_json else sim_report(bare, medium()))
+    _judge(result)
+
+
+def _explained(result: SimResult, m: int | None, rounds: int) -> str:
+    from ipclab.views.gmp_explain import busiest, explained
+
+    chosen = busiest(result.events) if m is None else m
+    known = sorted({event.m for event in result.events})
+    if chosen not in known:
+        raise UsageError(f"there was no M{chosen}", hint=f"there were M{known[0]} to M{known[-1]}" if known else None)
+    return explained(result.events, result.started_ns, chosen, rounds, medium()) + "\n"
+
+
+def _to_stderr(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _judge(result: SimResult) -> None:
+    """Exit code 1, with one line, unless every G has ended by itself."""
+    if result.outcome != "done":
+        raise IpclabError(result.message, hint=_HINTS.get(result.outcome))
+    if result.lost_goids:
+        which = ", ".join(f"G{goid}" for goid in result.lost_goids)
+        many = len(result.lost_goids)
+        what = "G was lost, it" if many == 1 else "Gs were lost, they"
+        raise IpclabError(f"{many} {what} died with the M that ran {'it' if many == 1 else 'them'}: {which}")
+
+
+_HINTS = {
+    "deadlock": "above is what each waits for",
+    "misuse": "the workload breaks a rule of Go's",
+    "limit": "fewer Gs at a time, or `ulimit -u`",
+    "internal": "this is a bug in ipclab",
+}

@@ -1,0 +1,344 @@
+"""`ipclab gmp sim`: what it prints, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import TIMEOUT_S, Run, environment
+from surroundings import Surroundings
+from surroundings import ipclab as in_surroundings
+
+from ipclab.processes import procfs
+
+#: Never done before somebody ends it. A 'block' leaves the CPU to the other tests.
+LONG = '[[job]]\nname = "long"\ncount = 3\nrepeat = 100000\nsteps = ["block 20ms", "compute 10us"]\n'
+SHORT = """
+[channels]
+c = 0
+[[job]]
+name = "ping"
+repeat = 20
+steps = ["send c 2", "recv c"]
+[[job]]
+name = "pong"
+repeat = 20
+steps = ["recv c", "send c 3", "block 1ms"]
+"""
+
+
+def written(tmp: Path, text: str) -> str:
+    (tmp / "work.toml").write_text(text, encoding="utf-8")
+    return "work.toml"
+
+
+# --- what it prints --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["m:n", "n:1", "1:1"])
+def test_a_workload_of_ones_own(ipclab: Run, tmp_path: Path, model: str) -> None:
+    done = ipclab("gmp", "sim", written(tmp_path, SHORT), "--model", model)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"work: model {model}, ")
+    assert re.search(r"^ping +1 +1 +0 ", done.stdout, flags=re.MULTILINE)
+    assert "turnaround" in done.stdout
+    assert "response" in done.stdout
+    assert re.search(r"\d+ context switches, \d+ steals?, \d+ hand-offs?", done.stdout)
+
+
+def test_the_record(ipclab: Run, tmp_path: Path) -> None:
+    file = tmp_path / "r.json"
+    done = ipclab("gmp", "sim", written(tmp_path, SHORT), "--procs", "2", "--seed", "9", "--json", "-o", str(file))
+    record = json.loads(done.stdout)
+    assert json.loads(file.read_text()) == record
+    assert (record["record"], record["outcome"], record["procs"], record["seed"]) == ("gmp-sim", "done", 2, 9)
+    assert {job["name"]: job["received"] for job in record["jobs"]} == {"ping": 60, "pong": 40}
+
+
+def test_the_workloads_that_ship_are_listed_and_run(ipclab: Run) -> None:
+    listed = json.loads(ipclab("gmp", "sim", "--list", "--json").stdout)["workloads"]
+    names = {one["name"] for one in listed}
+    assert {"mixed", "pipeline", "philosophers", "arrivals"} <= names
+    assert all(one["about"] for one in listed)
+    text = ipclab("gmp", "sim", "--list").stdout
+    assert all(re.search(rf"^{name} ", text, flags=re.MULTILINE) for name in names)
+    assert ipclab("gmp", "sim", "pipeline").returncode == 0
+    assert ipclab("gmp", "sim", "philosophers").returncode == 1
+
+
+def test_every_round_is_explained_in_a_line(ipclab: Run, tmp_path: Path) -> None:
+    done = ipclab("gmp", "sim", written(tmp_path, SHORT), "--procs", "1", "--explain", "--rounds", "500")
+    head, *lines = done.stdout.split("\n\n")[0].splitlines()
+    assert (found := re.fullmatch(r"M(\d+), (\d+) rounds:", head))
+    whole: list[str] = []
+    for line in lines:
+        if re.match(r" *\d+ +\d+\.\d{3} ms  \S", line):
+            whole.append(line)
+        else:  # what did not fit
+            whole[-1] += " " + line.strip()
+    assert len(whole) == int(found[2])
+    assert any("G2 blocks (chan send)" in line or "G3 blocks (chan receive)" in line for line in whole)
+    assert all(re.search(r": runs G\d+ on P0$", line) for line in whole[:-1])
+    other = ipclab("gmp", "sim", written(tmp_path, SHORT), "--m", "77")
+    assert (other.returncode, "there was no M77" in other.stderr) == (2, True)
+
+
+def test_the_trace_has_a_track_for_each_m_and_p(ipclab: Run, tmp_path: Path) -> None:
+    file = tmp_path / "t.json"
+    assert ipclab("gmp", "sim", written(tmp_path, SHORT), "--procs", "2", "--trace", str(file)).returncode == 0
+    trace = json.loads(file.read_text())
+    events = trace["traceEvents"]
+    tracks = {(one["pid"], one["tid"]): one["args"]["name"] for one in events if one["name"] == "thread_name"}
+    slices = [one for one in events if one["ph"] == "X"]
+    assert "P0" in tracks.values()
+    assert "M1" in tracks.values()
+    assert {(one["pid"], one["tid"]) for one in slices} <= tracks.keys()
+    assert {"G1", "G2", "G3"} <= {one["name"] for one in slices if one["pid"] == 2}
+    assert {"G1", "G2", "G3"} <= {one["name"] for one in slices if one["pid"] == 1}
+    assert all(one["dur"] >= 0 and one["ts"] >= 0 for one in slices)
+    for track in tracks:  # what runs on one P, or one M, never overlaps
+        runs = sorted((one["ts"], one["ts"] + one["dur"]) for one in slices
+                      if (one["pid"], one["tid"]) == track and one["name"].startswith("G"))  # fmt: skip
+        assert all(end <= begin + 0.001 for (_b, end), (begin, _e) in itertools.pairwise(runs)), tracks[track]
+    assert trace["otherData"]["ipclab"]["record"] == "gmp-sim"
+
+
+# --- Go's own format -------------------------------------------------------------------------------------------------
+
+N = r"-?\d+"
+OR_NIL = r"(?:-?\d+|nil)"
+BOOL = r"(?:true|false)"
+HEAD = (
+    rf"SCHED {N}ms: gomaxprocs={N} idleprocs={N} threads={N} spinningthreads={N} needspinning={N} idlethreads={N} "
+    rf"runqueue={N}"
+)
+SHORT_LINE = re.compile(rf"{HEAD} \[ {N}(?: {N})* \] schedticks=\[ (?:{N} )+\]\n")
+LONG_HEAD = re.compile(rf"{HEAD} gcwaiting={BOOL} nmidlelocked={N} stopwait={N} sysmonwait={BOOL}\n")
+P_LINE = re.compile(
+    rf"  P{N}: status={N} schedtick={N} syscalltick={N} m={OR_NIL} runqsize={N} gfreecnt={N} timerslen={N}\n"
+)
+M_LINE = re.compile(
+    rf"  M{N}: p={OR_NIL} curg={OR_NIL} mallocing={N} throwing={N} preemptoff= locks={N} dying={N} spinning={BOOL} "
+    rf"blocked={BOOL} lockedg={OR_NIL}\n"
+)
+G_LINE = re.compile(rf"  G{N}: status={N}\([a-zA-Z. ()-]*\) m={OR_NIL} lockedm={OR_NIL}\n")
+
+
+def test_schedtrace_is_gos_line(ipclab: Run, tmp_path: Path) -> None:
+    work = written(tmp_path, '[[job]]\nname = "a"\ncount = 3\nsteps = ["block 400ms"]\n')
+    done = ipclab("gmp", "sim", work, "--procs", "3", "--schedtrace", "20")
+    lines = done.stderr.splitlines(keepends=True)
+    assert len(lines) >= 2
+    for line in lines:
+        assert SHORT_LINE.fullmatch(line), line
+        assert "gomaxprocs=3" in line
+        assert len(line.split("[ ")[1].split(" ]")[0].split()) == 3
+
+
+def test_scheddetail_is_gos_text(ipclab: Run, tmp_path: Path) -> None:
+    work = written(tmp_path, '[[job]]\nname = "a"\ncount = 3\nsteps = ["block 400ms"]\n')
+    done = ipclab("gmp", "sim", work, "--procs", "2", "--schedtrace", "50", "--scheddetail")
+    looks = re.split(r"(?=^SCHED )", done.stderr, flags=re.MULTILINE)[1:]
+    assert looks
+    for look in looks:
+        head, *rest = look.splitlines(keepends=True)
+        assert LONG_HEAD.fullmatch(head), head
+        order = "".join(line[2] for line in rest)
+        assert re.fullmatch(r"P+M+G+", order), look
+        assert order.count("P") == 2
+        for line in rest:
+            assert {"P": P_LINE, "M": M_LINE, "G": G_LINE}[line[2]].fullmatch(line), line
+
+
+# --- what it refuses -------------------------------------------------------------------------------------------------
+
+
+def job(steps: str, more: str = "", name: str = "a") -> str:
+    return f'[[job]]\nname = "{name}"\nsteps = [{steps}]\n{more}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (job('"comput 1ms"'), "job 'a', step 1 \"comput 1ms\": unknown step 'comput'; did you mean 'compute'?"),
+        (job('"yield", "frobnicate"'), "step 2 \"frobnicate\": unknown step 'frobnicate'"),
+        (job('"send c"'), "step 1 \"send c\": no channel is called 'c'; there is none; [channels] makes one"),
+        ("[channels]\nb = 1\n" + job('"recv c"'), "no channel is called 'c'; there are b; [channels] makes one"),
+        (job('"compute -1ms"'), 'step 1 "compute -1ms": the time -1ms is negative'),
+        (job('"sleep 5"'), "'5' has no unit, as in 5ms"),
+        (job('"sleep soon"'), "'soon' is no time"),
+        (job('"compute 5ms..2ms"'), "the range 5ms..2ms ends before it begins"),
+        (job('"compute"'), "compute is written 'compute TIME'"),
+        (job('"lock m"'), "no mutex is called 'm'"),
+        ('mutexes = ["m"]\n' + job('"acquire m"'), "no semaphore is called 'm'"),
+        (job('"spawn b"'), "no job is called 'b'; there are a"),
+        (job('"spawn a"'), "a spawn bomb: a -> a never ends"),
+        (job('"spawn b"') + job('"spawn a 2"', name="b"), "a spawn bomb: a -> b -> a never ends"),
+        (job('"spawn b 1000000"', "repeat = 1000") + job('"yield"', "count = 0", name="b"), "1000000002 Gs in all"),
+        (job('"yield"', 'at = "-3ms"'), "job 'a', at: the time -3ms is negative"),
+        (job('"yield"', "count = -1"), "job 'a': count -1 is not between 0"),
+        (job('"yield"', "repeat = 0"), "job 'a': repeat 0 is not 1 or more"),
+        (job('"yield"', 'count = "x"'), "job 1 'a', count: expected `int`, got `str`"),
+        (job('"yield"', "counts = 3"), "object contains unknown field `counts`"),
+        (job('{ repeat = 2, steps = ["yield", "nope"] }'), "job 'a', step 1.2 \"nope\": unknown step"),
+        (job('{ repeat = 2 }'), "job 'a', step 1: neither steps nor a select"),
+        (job('{ select = ["yield"] }'), "a case of a select is send or recv"),
+        (job('{ default = true, steps = ["yield"] }'), "only a select has a default"),
+        (job('"yield"') + job('"yield"'), "two jobs are called 'a'"),
+        (job('"yield"', name="main"), "'main' is no name"),
+        ("", "object missing required field `job`"),
+        ("job = []", "it has no job"),
+        ("[[job]\n", "it is not TOML"),
+        ("[channels]\nc = -1\n" + job('"yield"'), "channel 'c': -1 is not between 0"),
+        (job('"stopworld 1ms 300"'), "300 is not between 1 and 256"),
+    ],
+)  # fmt: skip
+def test_a_wrong_workload_is_one_line_that_names_the_place(ipclab: Run, tmp_path: Path, text: str, words: str) -> None:
+    done = ipclab("gmp", "sim", written(tmp_path, text))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ipclab: work.toml: ")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "which workload?; a .toml file, or a name of `ipclab gmp sim --list`"),
+        (["nosuch"], 2, "there is no workload 'nosuch'; a .toml file, or one of: "),
+        (["nosuch.toml"], 1, "cannot read nosuch.toml: No such file or directory"),
+        (["mixed", "--procs", "257"], 2, "257 Ps: a segment holds 1 to 256"),
+        (["mixed", "--procs", "2", "--model", "1:1"], 2, "1:1 has as many as there may be"),
+        (["mixed", "--model", "2:2"], 2, "--model"),
+        (["mixed", "--seed", "-1"], 2, "seed -1 is out of range"),
+        (["mixed", "--schedtrace", "0"], 2, "--schedtrace 0 is no interval"),
+        (["mixed", "--rounds", "0"], 2, "--rounds 0 shows nothing"),
+        (["mixed", "--trace", "no/such/folder.json"], 1, "cannot write no/such/folder.json"),
+    ],
+)
+def test_a_wrong_request(ipclab: Run, arguments: list[str], code: int, words: str) -> None:
+    done = ipclab("gmp", "sim", *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    (line,) = done.stderr.splitlines()
+    assert words in line
+
+
+# --- how it ends -----------------------------------------------------------------------------------------------------
+
+
+def test_a_deadlock_lists_everybody_and_is_1(ipclab: Run) -> None:
+    done = ipclab("gmp", "sim", "philosophers")
+    assert done.returncode == 1
+    assert done.stderr.startswith("ipclab: all goroutines are asleep - deadlock! (3 waiting)")
+    for number, (name, step) in enumerate((("plato", "fork2"), ("kant", "fork3"), ("laozi", "fork1")), 2):
+        pattern = rf"goroutine {number} \[sync\.Mutex\.Lock\b.*\] job {name}: lock {step}$"
+        assert re.search(pattern, done.stdout, flags=re.MULTILINE), done.stdout
+
+
+def test_a_rule_of_go_broken_is_1(ipclab: Run, tmp_path: Path) -> None:
+    done = ipclab("gmp", "sim", written(tmp_path, "[channels]\nc = 0\n" + job('"close c", "close c"')))
+    assert done.returncode == 1
+    assert "panic: close of closed channel (goroutine 2)" in done.stderr
+
+
+@contextlib.contextmanager
+def started(tmp: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A simulation that runs, and its processes: the template, then the Ms."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ipclab", "gmp", "sim", *arguments],
+        env=environment(tmp),
+        cwd=tmp,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        pids: list[int] = []
+        until = time.monotonic() + TIMEOUT_S
+        while len(pids) < 4 and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+            templates = procfs.children(process.pid)
+            pids = [*templates, *(pid for template in templates for pid in procfs.children(template))]
+        yield process, pids
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def gone(pids: list[int]) -> bool:
+    """Whether all of them end: a zombie that only a foreign init can collect counts as gone."""
+    until = time.monotonic() + TIMEOUT_S
+    while any(procfs.state(pid) not in ("X", "Z") for pid in pids):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_a_killed_m_loses_its_g_and_that_is_said(tmp_path: Path) -> None:
+    work = written(tmp_path, '[[job]]\nname = "a"\ncount = 2\nsteps = ["block 1500ms"]\n')
+    with started(tmp_path, work, "--procs", "2") as (process, (_template, *ms)):
+        victim = next(pid for pid in ms if in_nanosleep(pid))
+        os.kill(victim, signal.SIGKILL)
+        out, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1
+    assert re.fullmatch(r"ipclab: 1 G was lost, it died with the M that ran it: G[23]\n", err)
+    assert re.search(r"^a +2 +1 +1 ", out, flags=re.MULTILINE), out
+    assert "1 M died, 1 repair" in out
+
+
+def in_nanosleep(pid: int) -> bool:
+    """It sleeps in the G's own system call, once it does; a parked M and sysmon sleep on a futex."""
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        call = procfs.syscall(pid)
+        if call and "nanosleep" in call:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_ends_it_nothing_is_left(tmp_path: Path, how: signal.Signals) -> None:
+    with started(tmp_path, written(tmp_path, LONG)) as (process, pids):
+        process.send_signal(how)
+        process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == (-how if how == signal.SIGKILL else 128 + how)
+        assert gone(pids)
+
+
+def test_ctrl_c_is_130_and_nothing_is_left(tmp_path: Path) -> None:
+    with started(tmp_path, written(tmp_path, LONG)) as (process, pids):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to all of them
+        _out, err = process.communicate(timeout=TIMEOUT_S)
+        assert (process.returncode, err) == (130, "")
+        assert gone(pids)
+
+
+def test_a_killed_template_is_1_and_nothing_is_left(tmp_path: Path) -> None:
+    with started(tmp_path, written(tmp_path, LONG)) as (process, pids):
+        os.kill(pids[0], signal.SIGKILL)
+        _out, err = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 1
+        assert err.startswith("ipclab: the template process of the scheduler died")
+        assert gone(pids)
+
+
+def test_as_nobody(tmp_path: Path) -> None:
+    place = Surroundings(name="gmp-as-nobody", nobody=True)
+    if why := place.obstacle():
+        pytest.skip(why)
+    done = place.run(*in_surroundings("gmp", "sim", "locked"), timeout_s=TIMEOUT_S)
+    assert (done.returncode, done.left) == (0, ()), done.text
