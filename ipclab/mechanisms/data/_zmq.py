@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 LINGER_MS = 5000
 #: How long after the end of a watched process its last messages may still be on their way through our I/O thread.
 LAST_LOOK_S = 0.1
+#: The longest single poll: a signal that comes just before it does not cut it short, and its handler runs after it.
+#: libzmq's threads wake us several times while they connect, so that Ctrl-C does come there.
+SLICE_S = 0.2
 #: Messages from this size on are received without a copy of pyzmq's own. Chosen by pyzmq's own threshold for sending.
 _FRAME_BYTES = 65536
 #: ZMQ_RECONNECT_IVL: twelve days. Not -1, "never": libzmq then drops what came before the end and was not received yet
@@ -285,14 +288,13 @@ class ZmqEnd(End):
         elif not ready and deadline.over():
             raise TimedOut(f"{self._what}: {'recv' if event == self._zmq.POLLIN else 'send'}: the time is over")
 
-    def _patience_ms(self, deadline: Deadline) -> int | None:
-        left_s = deadline.left_s()
+    def _patience_ms(self, deadline: Deadline) -> int:
+        left_s = deadline.slice_s(SLICE_S)
         if self._last_look_s is not None:
-            look_s = max(0.0, self._last_look_s - time.monotonic())
-            left_s = look_s if left_s is None else min(left_s, look_s)
+            left_s = min(left_s, max(0.0, self._last_look_s - time.monotonic()))
         elif self._peer is not None and self._peer.fd is None:
             left_s = 0.0
-        return None if left_s is None else ceil(left_s * 1000)
+        return ceil(left_s * 1000)
 
     def _read_monitor(self) -> None:
         """Take in what the I/O thread has reported about connections.
