@@ -89,8 +89,9 @@ def test_an_orderly_close_delivers_everything_first(link: Any, sender: str, size
             a, b = b, a
         b.call("send", b"hello")  # a server lets nobody in before it is used
         assert a.call("recv", 100) == b"hello"
-        count = a.call("send_until_full", bytes(size), 0.2)
-        assert count >= 8  # both marks
+        count = 0
+        while count < 8:  # both marks; libzmq's threads may take longer than that to fill the other side's
+            count += a.call("send_until_full", bytes(size), 0.2)
         closing = a.start("close")
         assert b.call("recv_all", [1000] * count) == [bytes(size)] * count
         with pytest.raises(PeerGone):
@@ -107,13 +108,14 @@ def test_close_does_not_wait_for_ever_for_a_peer_that_does_not_receive(
         a.call("close")
 
 
-def test_close_does_not_wait_for_a_dead_peer(link: Any) -> None:
+def test_close_does_not_wait_for_a_dead_peer(link: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_zmq, "LINGER_MS", 3_600_000)
     with pair(link, watch=False) as (a, b):
         a.call("send_until_full", bytes(1000), 0.2)
         closing = a.start("close")
         a.until_asleep()
         b.kill()
-        closing.result(_zmq.LINGER_MS / 1000)
+        closing.result()
 
 
 def test_a_peer_that_dies_before_it_takes_its_side_is_noticed_by_watching(link: Any) -> None:
@@ -142,17 +144,16 @@ def test_a_peer_that_was_dead_when_watched_is_gone(link: Any) -> None:
 
 
 def test_threads_and_descriptors_are_gone_after_close(link: Any) -> None:
-    def held() -> tuple[int, int]:
-        return len(list(Path("/proc/self/task").iterdir())), len(list(Path("/proc/self/fd").iterdir()))
+    def held() -> tuple[set[str], int]:
+        return {path.name for path in Path("/proc/self/task").iterdir()}, len(list(Path("/proc/self/fd").iterdir()))
 
-    tasks, fds = held()
-    ends = [link.take("a"), link.take("b")]
-    assert held()[0] == tasks + 4  # an I/O thread and a reaper each
-    ends[0].send(b"x", DEADLINE_S)
-    assert receive(ends[1]) == b"x"
-    for end in ends:
-        end.close()
-    assert held()[0] == tasks
+    tasks, fds = held()  # one that was joined before may still be on its way out of the kernel
+    with link.take("a") as a, link.take("b") as b:
+        ours = held()[0] - tasks
+        assert len(ours) == 4  # an I/O thread and a reaper each
+        a.send(b"x", DEADLINE_S)
+        assert receive(b) == b"x"
+    until(lambda: not held()[0] & ours, "a thread of a closed end is still there")
     assert held()[1] <= fds
 
 
