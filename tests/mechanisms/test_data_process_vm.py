@@ -9,6 +9,7 @@ import pytest
 from actors import pair
 
 from ipclab.errors import BufferTooSmall, IpclabError, PeerGone, TimedOut, Unavailable
+from ipclab.mechanisms.base import Deadline
 from ipclab.mechanisms.data import process_vm
 from ipclab.mechanisms.data.process_vm import ProcessVmLink
 
@@ -35,10 +36,12 @@ def test_a_send_whose_time_is_over_has_withdrawn_its_offer() -> None:
 
 def test_a_message_that_did_not_fit_can_still_be_withdrawn() -> None:
     with ProcessVmLink.open() as link, pair(link) as (a, b):
-        sending = a.start("send", b"0123456789", 0.3)
+        sending = a.start("send", b"0123456789")
         with pytest.raises(BufferTooSmall, match="10"):
-            b.call("recv", 9, 5.0)
-        with pytest.raises(TimedOut):
+            b.call("recv", 9, 30.0)
+        a.until_asleep()
+        a.interrupt()
+        with pytest.raises(KeyboardInterrupt):
             sending.result()
         with pytest.raises(TimedOut):
             b.call("recv", 10, 0)
@@ -60,23 +63,46 @@ def test_ctrl_c_while_nobody_receives_withdraws_the_offer() -> None:
 
 def test_a_receiver_that_has_the_offer_is_waited_for() -> None:
     """The offer is out of the pipe, so it cannot be withdrawn: the answer decides, however late."""
+    (in_hand, tell), (copying, go) = os.pipe(), os.pipe()
     with ProcessVmLink.open() as link, pair(link) as (a, b):
-        b.call("run", prepare_slow_copy)
-        sending = a.start("send", b"slowly", 0.05)
+        b.call("run", prepare_slow_copy, tell, copying)
+        sending = a.start("run", send_until_in_hand, b"slowly", in_hand, go)
         assert b.call("recv", 6) == b"slowly"
         sending.result()  # not TimedOut: it was delivered
+    for fd in (in_hand, tell, copying, go):
+        os.close(fd)
 
 
-def prepare_slow_copy(part: Any) -> None:
-    import time
-
+def prepare_slow_copy(part: Any, tell: int, copying: int) -> None:
+    """It tells when it has the offer in hand, and copies when it is told to."""
     copy = part.end._copy
 
     def slow(offer: Any, view: memoryview) -> int:
-        time.sleep(0.3)  # longer than the sender's patience
+        os.write(tell, b"!")
+        os.read(copying, 1)
         return int(copy(offer, view))
 
     part.end._copy = slow
+
+
+def send_until_in_hand(part: Any, data: bytes, in_hand: int, go: int) -> None:
+    """The time is over as soon as the receiver has the offer; it copies once that has been noticed."""
+
+    class Patience(Deadline):
+        def left_s(self) -> float | None:
+            os.read(in_hand, 1)
+            return 0.0
+
+        def check(self, what: str) -> None:
+            os.write(go, b"!")
+            raise TimedOut(what)
+
+    def patience(timeout_s: float | None) -> Deadline:
+        process_vm.Deadline = Deadline  # type: ignore[attr-defined]  # the others are what they are
+        return Patience(timeout_s)
+
+    process_vm.Deadline = patience  # type: ignore[assignment,attr-defined]
+    part.end.send(data)
 
 
 def test_a_sender_killed_while_its_offer_waits_has_sent_nothing() -> None:
@@ -90,14 +116,17 @@ def test_a_sender_killed_while_its_offer_waits_has_sent_nothing() -> None:
 
 
 def test_a_receiver_killed_with_the_offer_in_hand_is_told() -> None:
+    (in_hand, tell), (copying, go) = os.pipe(), os.pipe()
     with ProcessVmLink.open() as link, pair(link, watch=False) as (a, b):
-        b.call("run", prepare_slow_copy)
+        b.call("run", prepare_slow_copy, tell, copying)
         sending = a.start("send", b"x")
         b.start("recv", 1)
-        b.until_asleep()
+        os.read(in_hand, 1)
         b.kill()
         with pytest.raises(PeerGone):
             sending.result()
+    for fd in (in_hand, tell, copying, go):
+        os.close(fd)
 
 
 def test_whoever_may_not_read_is_told_why_and_so_is_the_sender() -> None:
@@ -105,9 +134,9 @@ def test_whoever_may_not_read_is_told_why_and_so_is_the_sender() -> None:
         pytest.skip("changing the user needs root")
     with ProcessVmLink.open() as link, pair(link) as (a, b):
         b.call("run", become_nobody)
-        sending = a.start("send", b"secret", 10.0)
+        sending = a.start("send", b"secret", 30.0)
         with pytest.raises(Unavailable, match="CAP_SYS_PTRACE"):
-            b.call("recv", 10, 10.0)
+            b.call("recv", 10, 30.0)
         with pytest.raises(Unavailable, match="the receiver could not read"):
             sending.result()
 
@@ -122,15 +151,13 @@ def test_addresses_out_of_the_sender_are_an_error_for_both() -> None:
     with ProcessVmLink.open() as link, pair(link) as (a, b):
         sending = a.start("run", offer_nonsense)
         with pytest.raises(IpclabError, match="EFAULT"):
-            b.call("recv", 100, 10.0)
+            b.call("recv", 100, 30.0)
         assert sending.result() != 0
 
 
 def offer_nonsense(part: Any) -> int:
-    from ipclab.mechanisms.base import Deadline
-
     part.end._put(part.end._offers_out, process_vm._OFFER.pack(os.getpid(), 4096, 100), [])
-    return int(part.end._answer(Deadline(10.0)))
+    return int(part.end._answer(Deadline(30.0)))
 
 
 def test_yama_decides_what_the_probe_says(monkeypatch: pytest.MonkeyPatch) -> None:
