@@ -7,7 +7,6 @@ import mmap
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -137,21 +136,33 @@ def test_an_exception_from_a_handler_ends_a_wait(memory: mmap.mmap, name: str) -
     _core.barrier_init(memory, 192, 2)
     main, tid = threading.main_thread().ident, threading.get_native_id()
     assert main is not None
+    waiting, struck = threading.Event(), threading.Event()
+
+    def strike(_signo: int, _frame: object) -> None:
+        if waiting.is_set() and not struck.is_set():
+            struck.set()
+            raise KeyboardInterrupt
 
     def interrupt() -> None:
-        while open(f"/proc/self/task/{tid}/stat").read().rpartition(")")[2].split()[0] != "S":  # noqa: SIM115
-            time.sleep(0)
-        signal.pthread_kill(main, signal.SIGINT)
+        # Again and again: a signal that comes between Python's look for signals and the call does not end it.
+        while not struck.wait(0.01):
+            if open(f"/proc/self/task/{tid}/stat").read().rpartition(")")[2].split()[0] == "S":  # noqa: SIM115
+                signal.pthread_kill(main, signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, strike)
     thread = threading.Thread(target=interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        begin_and_wait(thread, WAITS[name], memory)
-    thread.join()
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            begin_and_wait(waiting, WAITS[name], memory)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def begin_and_wait(thread: threading.Thread, wait: Callable[[mmap.mmap], object], memory: mmap.mmap) -> None:
-    """Start the one who interrupts, then wait for ever."""
-    thread.start()
+def begin_and_wait(waiting: threading.Event, wait: Callable[[mmap.mmap], object], memory: mmap.mmap) -> None:
+    """From now on it may be interrupted; wait for ever."""
+    waiting.set()
     wait(memory)
 
 
