@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ipclab import states
+from ipclab.records import Recording
 from ipclab.states import sources
 
 READY = "import sys, os, time, signal\nprint('ready', flush=True)\n"
 SLEEP = "time.sleep(100)"
 SPIN = "\nwhile True: pass"
+DEADLINE_S = 60.0
 
 
 @contextmanager
@@ -30,6 +34,15 @@ def actor(script: str, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
         process.stdin.close()
         process.stdout.close()
         process.wait()
+
+
+def recorded(tracker: states.Tracker, enough: Callable[[Recording], bool]) -> Recording:
+    """The record, ended as soon as there is enough in it: how long that takes is the machine's business."""
+    end = time.monotonic() + DEADLINE_S
+    while not enough(tracker.recording()) and time.monotonic() < end:
+        time.sleep(0.02)
+    tracker.stop()
+    return tracker.recording()
 
 
 def why_not(source: str) -> str:

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from followed import actor
+from followed import actor, recorded
 
 from ipclab import states
 from ipclab.errors import IpclabError, NoRoom, Unavailable
+from ipclab.records import Recording
 from ipclab.states import tracker as front
 from ipclab.states.spans import LAYOUT, Span
 
@@ -27,7 +28,7 @@ def chunk(*spans: tuple[int, int, int]) -> bytes:
 def test_a_record_goes_into_a_file_and_comes_out_the_same(tmp_path: Path) -> None:
     path = tmp_path / "record.sqlite"
     with actor(TICKER) as process, states.Tracker([process.pid], source="poll", spill=path) as tracker:
-        head = tracker.run(0.5)
+        head = recorded(tracker, lambda head: head.intervals_count > 10)
         before = list(tracker.intervals())
     opened, intervals = states.open_recording(path)
     assert opened == head
@@ -52,10 +53,10 @@ def test_intervals_come_by_their_start() -> None:
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front, "MEMORY_BYTES", 20_000)
     with actor(TICKER) as process, states.Tracker([process.pid], source="poll") as tracker:
-        head = tracker.run(0.6)
+        head = recorded(tracker, lambda head: head.intervals_count * 48 > 20_000)
         assert tracker._chunk_bytes <= 20_000 < head.intervals_count * 48
         assert len(list(tracker.intervals())) == head.intervals_count
-        assert tracker.recent(0.2)
+        assert tracker.recent(30)
 
 
 def test_a_full_disk_is_told() -> None:
@@ -70,9 +71,13 @@ def test_a_tracker_on_a_full_disk_goes_on_without(tmp_path: Path) -> None:
     with actor(TICKER) as process, states.Tracker([process.pid], source="poll", spill=tmp_path / "x") as tracker:
         assert tracker._store
         tracker._store._db.execute("PRAGMA max_page_count = 1")
-        head = tracker.run(0.5)
-    assert any("disk is full" in note and "missing" in note for note in head.notes)
+        head = recorded(tracker, is_short_of_disk)
+    assert is_short_of_disk(head)
     assert head.threads[0].time_ns["S"] > 0
+
+
+def is_short_of_disk(head: Recording) -> bool:
+    return any("disk is full" in note and "missing" in note for note in head.notes)
 
 
 def test_the_file_of_a_killed_tracker_can_be_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import cast
 
 import psutil
 import pytest
-from followed import SLEEP, SPIN, actor, why_not
+from followed import DEADLINE_S, SLEEP, SPIN, actor, recorded, why_not
 
 from ipclab import states
 from ipclab.errors import IpclabError, UsageError
@@ -22,7 +22,6 @@ from ipclab.processes import procfs
 from ipclab.records import Interval, Recording
 from ipclab.states import tracing
 
-DEADLINE_S = 60.0
 LEADERS = ("poll", "switch", "trace")
 needs_trace = pytest.mark.skipif(bool(why_not("trace")), reason=why_not("trace"))
 
@@ -81,7 +80,8 @@ def test_a_life_of_states(source: states.SourceChoice) -> None:
         tracker.stop()
         head, intervals = tracker.recording(), list(tracker.intervals())
     check_row(intervals)
-    order = [one.state for one in intervals if one.state != "R"]
+    # Nor D: a lock of the kernel's may be in its way at any time.
+    order = [one.state for one in intervals if one.state not in "RD"]
     assert [state for index, state in enumerate(order) if index == 0 or order[index - 1] != state] == [
         "S",
         "T",
@@ -97,24 +97,23 @@ def test_a_life_of_states(source: states.SourceChoice) -> None:
 def test_a_runner_is_running(source: states.SourceChoice) -> None:
     with actor(SPIN) as process, states.Tracker([process.pid], source=source) as tracker:
         begun = psutil.Process(process.pid).cpu_times()
-        tracker.run(0.5)
-        head = tracker.recording()
+        head = recorded(tracker, lambda head: any(one.time_ns.get("running") for one in head.threads))
         ended = psutil.Process(process.pid).cpu_times()
     (thread,) = head.threads
     used_ns = (ended.user + ended.system - begun.user - begun.system) * 1e9
-    assert set(thread.time_ns) <= {"running", "runnable", "R", "S"}
-    # psutil counts in ticks of 10 ms, and begins before and ends after the record.
-    assert thread.time_ns["running"] + thread.time_ns.get("R", 0) <= used_ns + 50e6
+    assert set(thread.time_ns) <= {"running", "runnable", "R", "S", "D"}
+    # psutil counts in ticks of 10 ms, and begins before and ends after the record. R may be either.
+    assert thread.time_ns["running"] <= used_ns + 50e6
     assert thread.time_ns["running"] > 0
 
 
 def test_what_a_sleeper_sleeps_in(source: states.SourceChoice) -> None:
     with actor("os.read(0, 1)") as process, states.Tracker([process.pid], source=source) as tracker:
         end = time.monotonic() + DEADLINE_S
-        while not [one for one in tracker.recent(1)[process.pid] if one.wchan] and time.monotonic() < end:
+        while not [one for one in tracker.recent(1).get(process.pid, []) if one.wchan] and time.monotonic() < end:
             time.sleep(0.01)
         tracker.stop()
-        (asleep,) = [one for one in tracker.intervals() if one.wchan]
+        *_, asleep = [one for one in tracker.intervals() if one.wchan]
     assert asleep.state == "S"
     assert asleep.syscall == "read"
     assert "pipe" in (asleep.wchan or "")
@@ -189,13 +188,11 @@ def test_a_storm_loses_nobody(source: states.SourceChoice) -> None:
 
 
 def test_looks_between_runs_find_the_runs() -> None:
-    # 50 wake-ups, each shorter than the 20 ms between two looks: bare states would show a sleeper.
-    script = "for _ in range(50): time.sleep(0.01)\nos.read(0, 1)"
+    # Wake-ups, each shorter than the 20 ms between two looks: bare states would show a sleeper.
+    script = "while True: time.sleep(0.01)"
     with actor(script) as process, states.Tracker([process.pid], source="poll", rate_hz=50) as tracker:
         until(tracker, "S", process.pid)
-        time.sleep(0.6)
-        tracker.stop()
-        (thread,) = tracker.recording().threads
+        (thread,) = recorded(tracker, lambda head: head.threads[0].switches_seen > 10).threads
     assert thread.switches_seen > 10
     assert thread.time_ns["running"] > 0
     assert thread.switches_counted is not None
@@ -204,8 +201,7 @@ def test_looks_between_runs_find_the_runs() -> None:
 
 def test_events_and_counters_agree(source: states.SourceChoice) -> None:
     with actor("while True: time.sleep(0.0005)") as process, states.Tracker([process.pid], source=source) as tracker:
-        tracker.run(0.5)
-        said = tracker.recording().completeness
+        said = recorded(tracker, lambda head: head.threads[0].switches_seen > 60).completeness
     assert said.disagreement == ""
     assert said.switches_counted > 50
     if source != "poll":
@@ -302,8 +298,7 @@ def test_a_rate_that_cannot_be(rate: float) -> None:
 
 def test_a_rate_nobody_reaches_is_flat_out() -> None:
     with actor(SLEEP) as process, states.Tracker([process.pid], source="poll", rate_hz=1e9) as tracker:
-        time.sleep(0.1)
-        head = tracker.recording()
+        head = recorded(tracker, lambda head: (head.reached_hz or 0) > 100)
     assert any("flat out" in note for note in head.notes)
     assert head.reached_hz
     assert head.reached_hz > 100

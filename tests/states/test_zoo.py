@@ -48,7 +48,7 @@ def test_r_is_told_apart_by_schedstat() -> None:
     assert entry.ran_share < 0.5
     with zoo.hold("R") as held:
         assert held.title == "R running"
-        before, until = ran_ns(held.pid), time.monotonic() + 20
+        before, until = ran_ns(held.pid), time.monotonic() + 60
         while ran_ns(held.pid) == before and time.monotonic() < until:
             time.sleep(0.01)
         assert ran_ns(held.pid) > before
@@ -93,12 +93,12 @@ def test_an_error_inside_the_block_ends_it_too() -> None:
 
 
 def test_the_deadline_ends_every_state() -> None:
-    for title in ("D", "Z"):
-        with zoo.hold(title, deadline_s=0.7) as held:
-            until = time.monotonic() + 20
-            while procfs.state(held.pid) not in "ZX" and time.monotonic() < until:
-                time.sleep(0.005)
-            assert procfs.state(held.pid) in "ZX", title
+    with zoo.hold("D", deadline_s=5) as one, zoo.hold("Z", deadline_s=5) as other:
+        until = time.monotonic() + 60
+        while procfs.state(one.pid) not in "ZX" and time.monotonic() < until:
+            time.sleep(0.005)
+        assert procfs.state(one.pid) in "ZX"
+        assert procfs.state(other.pid) in "ZX"
 
 
 def test_it_holds_from_any_thread() -> None:
@@ -162,7 +162,7 @@ with zoo.hold({title!r}) as held:
             kin = _kin(holder.pid)
             assert pid in kin
             holder.kill()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while (left := [one for one in kin if procfs.state(one) not in "ZX"]) and time.monotonic() < until:
             time.sleep(0.005)
         assert left == []
