@@ -61,7 +61,7 @@ def with_a_handler(stage: Stage) -> None:
     os.write(key, b"!!")
     heard = sorted(stage.hear(ours) for _ in range(3))
     stage.check(heard == ["handler", "woken", "woken"], "a byte for each: both woke, and now waiter's handler has run")
-    stage.check(reader.wait(5).exit_code == 0 and waiter.wait(5).exit_code == 0, "both have ended")
+    stage.check(reader.wait(20).exit_code == 0 and waiter.wait(20).exit_code == 0, "both have ended")
 
 
 def sleep(word: int, notes: Connection, state: str) -> None:
@@ -91,7 +91,7 @@ def with_a_deadly_signal(stage: Stage) -> None:
         process = stage.spawn(role, sleep, word, theirs, state, killable=True)
         stage.check(settled(stage, process, state), f"{role} sleeps in {state}")
         process.kill()
-        stage.check(process.wait(5).signal == signal.SIGKILL, f"{role} was killed in its sleep")
+        stage.check(process.wait(20).signal == signal.SIGKILL, f"{role} was killed in its sleep")
     stage.say("this kind of D is a killable one, as the kernel's newer waits are; in the others SIGKILL waits too")
 
 
@@ -107,7 +107,7 @@ def on_a_disk(stage: Stage) -> None:
     told = ", ".join(f"{count} times {state}" for state, count in looks.most_common())
     stage.say(f"looked at without pause while it wrote {written} MiB: {told}")
     stage.say("D is the disk's part of it; a file system in memory has none, and a fast disk little")
-    stage.check(writer.wait(5).exit_code == 0, "writer has ended by itself")
+    stage.check(writer.wait(20).exit_code == 0, "writer has ended by itself")
 
 
 def write_through(notes: Connection) -> None:

@@ -84,10 +84,10 @@ def same_writes(stage: Stage, channels: Sequence[Channel]) -> None:
 
 def pass_through(stage: Stage, channels: Sequence[Channel], size: int) -> dict[str, list[bytes]]:
     """One process writes everything and ends, then another reads; what each read gave."""
-    stage.check(stage.spawn("writer", write_all, channels).wait(5).exit_code == 0, "writer wrote everything and ended")
+    stage.check(stage.spawn("writer", write_all, channels).wait(20).exit_code == 0, "writer wrote everything and ended")
     inbox, outbox = Pipe(duplex=False)
     with inbox, outbox:
-        stage.spawn("reader", read_all, channels, size, outbox).wait(5)
+        stage.spawn("reader", read_all, channels, size, outbox).wait(20)
         return defaultdict(list, inbox.recv() if inbox.poll() else {})
 
 
@@ -126,8 +126,8 @@ def small_buffer(stage: Stage, channels: Sequence[Channel]) -> None:
 # --- 3: the cure -----------------------------------------------------------------------------------------------------
 def framing(stage: Stage, stream: Channel) -> None:
     stage.scene("Boundaries on a stream: four bytes of length in front of each message")
-    stage.spawn("writer", write_framed, stream).wait(5)
-    reader = stage.spawn("reader", read_framed, stream).wait(5)
+    stage.spawn("writer", write_framed, stream).wait(20)
+    reader = stage.spawn("reader", read_framed, stream).wait(20)
     stage.check(reader.exit_code == 0, f"{len(WRITES)} messages came out as they went in, the empty one too")
 
 

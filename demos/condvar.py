@@ -64,7 +64,7 @@ def notify_one_and_all(stage: Stage, condition: Condition, page: mmap.mmap) -> N
     stage.scene("One portion, one notify")
     stage.spawn("cook", cook, condition, page, False)
     first, _looks, left = stage.hear(ours)
-    eaters[first].wait(5)
+    eaters[first].wait(20)
     rest = [eater for n, eater in enumerate(eaters) if n != first]
     asleep = [stage.asleep_in(eater, syscall="futex") for eater in rest]
     stage.check(left == 0 and all(asleep), f"eater-{first} had it; the other two sleep")
@@ -72,7 +72,7 @@ def notify_one_and_all(stage: Stage, condition: Condition, page: mmap.mmap) -> N
     stage.scene("One portion, a notify for all: one of them wakes for nothing")
     stage.spawn("cook", cook, condition, page, True)
     second, _looks, left = stage.hear(ours)
-    eaters[second].wait(5)
+    eaters[second].wait(20)
     (last,) = {0, 1, 2} - {first, second}
     stage.check(left == 0, f"eater-{second} had it")
     stage.check(stage.asleep_in(eaters[last], syscall="futex"), f"eater-{last} sleeps")

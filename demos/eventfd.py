@@ -36,7 +36,7 @@ def counter(stage: Stage) -> None:
     fd = os.eventfd(0, os.EFD_NONBLOCK)
     stage.spawn("adder", adder, fd, ADDED)
     stage.release()
-    stage.wait(5)
+    stage.wait(20)
     total = os.eventfd_read(fd)
     stage.say(f"one read(2) returned {total}")
     stage.check(total == sum(ADDED), f"the additions became one sum: {' + '.join(map(str, ADDED))} = {total}")
@@ -97,7 +97,7 @@ def pollable(stage: Stage) -> None:
         os.eventfd_write(doors[name], 1)
         woken.append(stage.hear(ours))
     stage.check(woken == ["work", "stop"], f"the one that was written woke it each time: {woken}")
-    stage.wait(5)
+    stage.wait(20)
     for fd in doors.values():
         os.close(fd)
 
@@ -110,7 +110,7 @@ def full(stage: Stage) -> None:
     stage.release()
     stage.check(stage.asleep_in(late, syscall="write"), "at 2**64 - 2 there is no room for 1: it sleeps in write(2)")
     value = os.eventfd_read(fd)
-    ending = late.wait(5)
+    ending = late.wait(20)
     stage.check(value == FULL and ending.exit_code == 0, f"the read of {value} made room and let it go on")
     os.close(fd)
 

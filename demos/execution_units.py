@@ -64,7 +64,7 @@ def as_process(stage: Stage) -> dict[str, str]:
     offset = os.lseek(before, 0, os.SEEK_CUR)
     stage.check(offset == 3, f"what it inherited is shared: it read 3 bytes of a file, we are at byte {offset}")
     os.write(key, b"!")
-    child.wait(5)
+    child.wait(20)
     return unit
 
 
@@ -74,7 +74,7 @@ def as_thread(stage: Stage) -> dict[str, str]:
     box = {"variable": 1}
     thread = Thread(target=lambda: (change(box, "thread"), done.set(), os.read(gate, 1)), daemon=True)
     thread.start()
-    done.wait(5)
+    done.wait(20)
     tid = thread.native_id or 0
     stage.check(asleep_in_read(tid), f"it did the same and sleeps in read(2): task {tid} of our process {os.getpid()}")
     unit = seen("thread", box, f"task {tid}", registers(tid))

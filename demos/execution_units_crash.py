@@ -49,10 +49,10 @@ def process_dies_alone(stage: Stage) -> None:
     sibling = stage.spawn("sibling", os.read, gate, 1)
     crasher = stage.spawn("crasher", read_at_address_0, killable=True)
     stage.release()
-    stage.check(crasher.wait(5).signal == signal.SIGSEGV, "crasher was killed by SIGSEGV")
+    stage.check(crasher.wait(20).signal == signal.SIGSEGV, "crasher was killed by SIGSEGV")
     stage.check(stage.asleep_in(sibling, syscall="read"), "sibling sleeps in read(2) as before, and so do we go on")
     os.write(key, b"!")
-    sibling.wait(5)
+    sibling.wait(20)
     os.close(gate)
     os.close(key)
 
@@ -66,7 +66,7 @@ def thread_takes_its_process_down(stage: Stage) -> None:
     tasks = sorted(int(task.name) for task in Path(f"/proc/{host.pid}/task").iterdir())
     stage.check(len(tasks) > BYSTANDERS, f"/proc/{host.pid}/task has its threads: {tasks}")
     os.write(key, b"!")
-    stage.check(host.wait(5).signal == signal.SIGSEGV, "one more thread read at address 0: SIGSEGV killed the process")
+    stage.check(host.wait(20).signal == signal.SIGSEGV, "one more thread read at address 0: SIGSEGV killed the process")
     left = [task for task in tasks if Path(f"/proc/{task}").exists()]
     stage.check(not left, f"of its {len(tasks)} threads {len(left)} are left: there is no dying alone for a thread")
     os.close(gate)
@@ -87,9 +87,9 @@ def threads_and_a_fuse(gate: int) -> None:
 def coroutine_fails_alone_if_caught(stage: Stage) -> None:
     stage.scene("Of two coroutines in one thread, one raises an exception")
     caught = stage.spawn("caught", drive_two, True)
-    stage.check(caught.wait(5).exit_code == 0, "who drives them caught it: the other one ran on to its end")
+    stage.check(caught.wait(20).exit_code == 0, "who drives them caught it: the other one ran on to its end")
     uncaught = stage.spawn("uncaught", drive_two, False)
-    stage.check(uncaught.wait(5).exit_code == 0, "nobody caught it: it ended the driver, and with it the other one")
+    stage.check(uncaught.wait(20).exit_code == 0, "nobody caught it: it ended the driver, and with it the other one")
 
 
 def drive_two(catch: bool) -> int:

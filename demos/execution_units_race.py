@@ -63,7 +63,7 @@ def balance_of(stage: Stage, role: str, run: Callable[[], Account]) -> int | Non
         say(f"{', '.join(account.steps[:6])}, ...")
         return account.balance
 
-    balance = stage.spawn(role, bank).wait(10).exit_code
+    balance = stage.spawn(role, bank).wait(20).exit_code
     stage.say(f"{2 * DEPOSITS} deposits of 1, and the balance is {balance}")
     return balance
 
@@ -71,7 +71,7 @@ def balance_of(stage: Stage, role: str, run: Callable[[], Account]) -> int | Non
 # --- threads ---------------------------------------------------------------------------------------------------------
 def threads_lose_updates(stage: Stage) -> None:
     stage.scene("Two threads, no lock; a barrier makes both read before either writes, as bad luck would")
-    balance = balance_of(stage, "threads", lambda: pay_in_by_threads(nullcontext(), Barrier(2, timeout=5).wait))
+    balance = balance_of(stage, "threads", lambda: pay_in_by_threads(nullcontext(), Barrier(2, timeout=20).wait))
     stage.check(balance == DEPOSITS, "half of them are lost: each overwrote what the other one had added")
 
 

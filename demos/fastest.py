@@ -65,7 +65,7 @@ def measure(stage: Stage, size: int, count: int, depth: int) -> Figures:
         sender = stage.spawn("sender", send, [side for side, _ in sides.values()], size, count, inbox)
         receiver = stage.spawn("receiver", receive, {n: side for n, (_, side) in sides.items()}, size, count, outbox)
         receiver.wait(25)
-        sender.wait(5)
+        sender.wait(20)
         if not inbox.poll():
             raise PeerGone("the receiver ended without figures")
         figures, wrong = inbox.recv()

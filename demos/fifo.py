@@ -67,7 +67,7 @@ def opening_is_meeting(stage: Stage, path: Path) -> None:
     stage.check(stage.asleep_in(reader, syscall="openat"), "reader sleeps in open(2): nobody has opened the other side")
     stage.look(reader)
     writer = stage.spawn("writer", write_greeting, path)
-    stage.check(writer.wait(5).exit_code == reader.wait(5).exit_code == 0, "writer opened it, and both went on")
+    stage.check(writer.wait(20).exit_code == reader.wait(20).exit_code == 0, "writer opened it, and both went on")
 
 
 def open_without_waiting(path: Path) -> int:
@@ -100,8 +100,8 @@ def writers_do_not_mix(stage: Stage, path: Path) -> None:
     writers = [stage.spawn(f"writer-{letter}", write_records, path, letter.encode() * RECORD) for letter in "abc"]
     stage.check(all(stage.asleep_in(writer, syscall="openat") for writer in writers), "all three sleep in open(2)")
     reader = stage.spawn("reader", read_records, path)
-    stage.check(all(writer.wait(5).exit_code == 0 for writer in writers), "a reader came, and each wrote all it had")
-    stage.check(reader.wait(5).exit_code == 0, "every record came, each in one piece: writes up to PIPE_BUF never mix")
+    stage.check(all(writer.wait(20).exit_code == 0 for writer in writers), "a reader came, and each wrote all it had")
+    stage.check(reader.wait(20).exit_code == 0, "every record came, each in one piece: writes up to PIPE_BUF never mix")
 
 
 def write_records(path: Path, record: bytes) -> None:
@@ -125,7 +125,7 @@ def name_outlives_the_bytes(stage: Stage, path: Path) -> None:
     stage.scene("A writer leaves bytes behind, and the last process closes the FIFO")
     holder = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # lets the writer open; reads nothing
     writer = stage.spawn("writer", write_greeting, path)
-    stage.check(writer.wait(5).exit_code == 0, "writer wrote into the FIFO and ended")
+    stage.check(writer.wait(20).exit_code == 0, "writer wrote into the FIFO and ended")
     waiting, on_disk = bytes_in(holder), path.stat().st_size
     stage.check(waiting == 5, f"FIONREAD: {waiting} bytes wait in the kernel for whoever reads")
     stage.check(on_disk == 0, f"the file on disk has {on_disk} bytes: it is a name and no more")

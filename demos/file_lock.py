@@ -82,7 +82,7 @@ def held_and_wanted(stage: Stage, path: Path, kind: str) -> Iterator[Cast]:
     yield orders, holder, got, waiter
     for process in (holder, waiter):
         process.kill()
-        process.wait(5)
+        process.wait(20)
 
 
 def hold(path: Path, take: Take, orders: Connection) -> None:
@@ -122,7 +122,7 @@ def inherited(stage: Stage, path: Path, kind: str) -> None:
     take(fd, False)
     child = stage.spawn("child", try_it, fd, take)
     stage.release()
-    answer = child.wait(5).exit_code
+    answer = child.wait(20).exit_code
     if kind == "record":
         stage.check(answer in (errno.EAGAIN, errno.EACCES), "refused: the lock is its parent's, a child inherits none")
     else:

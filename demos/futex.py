@@ -58,7 +58,7 @@ def changed_before_the_wait(stage: Stage, page: mmap.mmap) -> None:
     stage.check(_core.futex_wake(page, WORD, 1) == 0, "FUTEX_WAKE returned 0: nobody sleeps, nothing is remembered")
     late = stage.spawn("late", wait_while_zero, page, theirs)
     stage.check(stage.hear(ours) == 7, "its wait while 0 returned at once: the kernel compared first")
-    stage.check(late.wait(5).exit_code == 0, "so the wake-up it came too late for was not missed")
+    stage.check(late.wait(20).exit_code == 0, "so the wake-up it came too late for was not missed")
 
 
 def so_many_and_no_more(stage: Stage, page: mmap.mmap) -> None:

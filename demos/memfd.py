@@ -122,14 +122,14 @@ def both_see_the_same(stage: Stage, to_owner: Connection, to_receiver: Connectio
 def memory_outlives_its_maker(stage: Stage, owner: Process, receiver: Process, to_receiver: Connection) -> None:
     stage.scene("owner is killed")
     owner.kill()
-    stage.check(owner.wait(5).signal == signal.SIGKILL, "owner is gone by SIGKILL, and its descriptor with it")
+    stage.check(owner.wait(20).signal == signal.SIGKILL, "owner is gone by SIGKILL, and its descriptor with it")
     to_receiver.send("go")
     stage.check(hear(to_receiver) == FIRST, "receiver still reads what owner wrote: its descriptor keeps it")
-    stage.check(receiver.wait(5).exit_code == 0, "receiver has ended, the last one: there is no name to remove")
+    stage.check(receiver.wait(20).exit_code == 0, "receiver has ended, the last one: there is no name to remove")
 
 
 def hear(process: Connection) -> Any:
-    if not process.poll(5.0):
+    if not process.poll(20):
         raise TimedOut("a process of the demo does not answer")
     return process.recv()
 

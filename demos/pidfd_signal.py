@@ -42,7 +42,7 @@ def through_the_descriptor(stage: Stage) -> None:
     _core.pidfd_send_signal(pidfd, signal.SIGUSR1, VALUE)
     ended = readable(pidfd, 5000)
     stage.check(ended, "poll(2): now it is readable, the process has ended")
-    stage.check(target.wait(5).exit_code == VALUE, f"it had taken the payload: exit code {VALUE}")
+    stage.check(target.wait(20).exit_code == VALUE, f"it had taken the payload: exit code {VALUE}")
 
     stage.scene("The process is reaped: its number is free for anybody")
     try:

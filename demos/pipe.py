@@ -48,12 +48,12 @@ def pipeline_and_end_of_file(stage: Stage) -> None:
     close_all_but(ends, read_3, write_1)  # read_3: where sink reports to us. write_1 is of no use to us: a mistake
     stage.release()
 
-    stage.check(source.wait(5).exit_code == 0, "source has written everything and ended")
+    stage.check(source.wait(20).exit_code == 0, "source has written everything and ended")
     stage.check(stage.asleep_in(upper, syscall="read"), "upper read it all, yet sleeps in read(2): no end-of-file")
     stage.say(f"because one write end of that pipe is still open: fd {write_1}, here. Closing it")
     os.close(write_1)
-    stage.check(upper.wait(5).exit_code == 0, "that was the last one: upper was told end-of-file, and ended")
-    stage.check(sink.wait(5).exit_code == 0, "with upper its write end closed, so sink was told end-of-file in turn")
+    stage.check(upper.wait(20).exit_code == 0, "that was the last one: upper was told end-of-file, and ended")
+    stage.check(sink.wait(20).exit_code == 0, "with upper its write end closed, so sink was told end-of-file in turn")
     with open(read_3, "rb") as report:
         stage.check(report.read() == TEXT.upper(), f"sink has all {len(TEXT)} bytes, in order and in upper case")
 
@@ -94,7 +94,7 @@ def full_pipe_puts_its_writer_to_sleep(stage: Stage) -> None:
     stage.say(f"we read one page: {len(os.read(read_end, PAGE))} bytes")
     expect_full(stage, writer, read_end, room)
     writer.kill()
-    writer.wait(5)
+    writer.wait(20)
     stage.check(bytes_in(read_end) == room, "writer was killed, and what it had written is still there to be read")
     os.close(write_end)
     os.close(read_end)
@@ -130,9 +130,9 @@ def pipe_without_a_reader_is_broken(stage: Stage) -> None:
     careful = stage.spawn("careful", write_for_ever, read_end, write_end, signal.SIG_IGN)
     stage.check(all(stage.asleep_in(writer, syscall="write") for writer in (plain, careful)), "both sleep in write(2)")
     os.close(read_end)
-    by = plain.wait(5).signal
+    by = plain.wait(20).signal
     stage.check(by == signal.SIGPIPE, "plain was killed by SIGPIPE: what the kernel does unless told otherwise")
-    stage.check(careful.wait(5).exit_code == BROKEN, "careful ignores SIGPIPE: its write(2) failed with EPIPE instead")
+    stage.check(careful.wait(20).exit_code == BROKEN, "careful ignores SIGPIPE: its write(2) failed with EPIPE instead")
     os.close(write_end)
 
 

@@ -60,11 +60,11 @@ def priorities_overtake(stage: Stage, queue: posix_ipc.MessageQueue) -> None:
     stage.scene("Four messages go in, the receiver comes later")
     sender = stage.spawn("sender", send_all, queue.name)
     stage.release()
-    stage.check(sender.wait(5).exit_code == 0, "sender has sent all and ended")
+    stage.check(sender.wait(20).exit_code == 0, "sender has sent all and ended")
     waiting = queue.current_messages
     stage.check(waiting == len(SENT), f"{waiting} messages wait in the kernel, whoever sent them")
     receiver = stage.spawn("receiver", receive_all, queue.name)
-    stage.check(receiver.wait(5).exit_code == 0, "they left by priority, two of one priority in the order they came")
+    stage.check(receiver.wait(20).exit_code == 0, "they left by priority, two of one priority in the order they came")
 
 
 def send_all(name: str) -> None:
@@ -90,7 +90,7 @@ def full_queue_puts_its_sender_to_sleep(stage: Stage, queue: posix_ipc.MessageQu
     inside, room = queue.current_messages, queue.max_messages
     stage.check(inside == room, f"the queue is full: {inside} of {room} messages")
     stage.say(f"we take one out: {take(queue)!r}")
-    stage.check(sender.wait(5).exit_code == 0, "that made room: sender woke up, sent its last one and ended")
+    stage.check(sender.wait(20).exit_code == 0, "that made room: sender woke up, sent its last one and ended")
     stage.check([take(queue) for _ in range(ROOM)] == ["1", "2", "3", "4"], "the others came out in order")
 
 
@@ -111,20 +111,20 @@ def notification_comes_once(stage: Stage, queue: posix_ipc.MessageQueue) -> None
     signal.pthread_sigmask(signal.SIG_BLOCK, [NEWS])  # it waits until we take it with sigtimedwait(2)
     queue.request_notification(NEWS)
     rival = stage.spawn("rival", ask_too, queue.name)
-    stage.check(rival.wait(5).exit_code == 0, "only one process may ask: a second one is told EBUSY")
+    stage.check(rival.wait(20).exit_code == 0, "only one process may ask: a second one is told EBUSY")
     sender = stage.spawn("sender", send_numbers, queue.name, 3)
-    sender.wait(5)
+    sender.wait(20)
     news = pending_news()
     stage.check(len(news) == 1, f"{queue.current_messages} messages arrived, {len(news)} signal: a request counts once")
     told = news and (news[0].si_code, news[0].si_pid) == (SI_MESGQ, sender.pid)
     stage.check(bool(told), f"its si_code is SI_MESGQ, its si_pid {sender.pid}: the sender of the first message")
 
     queue.request_notification(NEWS)
-    stage.spawn("sender", send_numbers, queue.name, 1).wait(5)
+    stage.spawn("sender", send_numbers, queue.name, 1).wait(20)
     stage.check(not pending_news(), "asked again, one more message, no signal: the queue was not empty")
 
     stage.say("we take all out: " + ", ".join(take(queue) for _ in range(4)))
-    stage.spawn("sender", send_numbers, queue.name, 1).wait(5)
+    stage.spawn("sender", send_numbers, queue.name, 1).wait(20)
     stage.check(len(pending_news()) == 1, "the next message found the queue empty: now the signal came")
 
 

@@ -29,7 +29,7 @@ NEEDS = ("posix-shm",)
 BETTER_WITH = ()
 
 SIZE = mmap.PAGESIZE
-PATIENCE_NS = 5_000_000_000
+PATIENCE_NS = 20_000_000_000
 # what lies where in it: two semaphores, two texts of 12 bytes
 WRITTEN, ANSWERED = 0, _core.ALIGN
 QUESTION, ANSWER = slice(1024, 1036), slice(2048, 2060)
@@ -83,7 +83,7 @@ def one_object_two_processes(stage: Stage, name: str, memory: mmap.mmap) -> None
     memory[QUESTION] = b"is it there?"
     stage.check(stage.asleep_in(answerer, syscall="futex"), "we have written, answerer sleeps on: memory tells nobody")
     stage.check(woken_answers(memory) == b"IS IT THERE?", "sem_post(3) woke it, and its answer is in our memory")
-    answerer.wait(5)
+    answerer.wait(PATIENCE_NS / 1e9)
 
 
 def answer(name: str) -> None:
@@ -110,9 +110,9 @@ def name_outlives_the_process(stage: Stage, name: str, memory: mmap.mmap) -> Non
     victim = stage.spawn("victim", write_and_sleep, name, killable=True)
     stage.check(_core.sem_wait(memory, ANSWERED, PATIENCE_NS), "victim has written, and posted the semaphore")
     victim.kill()
-    stage.check(victim.wait(5).signal == signal.SIGKILL, "victim is gone by SIGKILL, without cleaning up")
+    stage.check(victim.wait(20).signal == signal.SIGKILL, "victim is gone by SIGKILL, without cleaning up")
     heir = stage.spawn("heir", look_up, name, b"last words!!")
-    stage.check(heir.wait(5).exit_code == 0, "name and contents are still there: the kernel keeps them")
+    stage.check(heir.wait(20).exit_code == 0, "name and contents are still there: the kernel keeps them")
 
 
 def write_and_sleep(name: str) -> None:
@@ -139,10 +139,10 @@ def memory_outlives_the_name(stage: Stage, name: str, memory: mmap.mmap) -> None
     stage.check(stage.asleep_in(answerer, syscall="futex"), "answerer has mapped it, and so have we")
     posix_ipc.unlink_shared_memory(name)
     latecomer = stage.spawn("latecomer", look_up, name, None)
-    stage.check(latecomer.wait(5).exit_code == 0, "shm_unlink(3): nobody finds it any more")
+    stage.check(latecomer.wait(20).exit_code == 0, "shm_unlink(3): nobody finds it any more")
     memory[QUESTION] = b"still there?"
     stage.check(woken_answers(memory) == b"STILL THERE?", "but who has it mapped goes on sharing it")
-    answerer.wait(5)
+    answerer.wait(20)
 
 
 if __name__ == "__main__":

@@ -48,19 +48,19 @@ def messages_cross(stage: Stage) -> None:
         consumer = stage.spawn("consumer", take_and_compare, ring)
         producer = stage.spawn("producer", put_all, ring)
         stage.release()
-        stage.check(producer.wait(10).exit_code == 0, "producer has put them all")
-        stage.check(consumer.wait(10).exit_code == 0, "consumer took them in order, each as long as it was put")
+        stage.check(producer.wait(20).exit_code == 0, "producer has put them all")
+        stage.check(consumer.wait(20).exit_code == 0, "consumer took them in order, each as long as it was put")
 
 
 def put_all(ring: Ring) -> None:
     for number in range(MESSAGES):
-        ring.put(message(number), timeout_s=10)
+        ring.put(message(number), timeout_s=20)
     did = ring.statistics()
     say(f"put {did['put_count']}, slept {did['put_sleep_count']}, woke consumer {did['consumer_wake_count']} times")
 
 
 def take_and_compare(ring: Ring) -> int:
-    wrong = sum(ring.get(timeout_s=10) != message(number) for number in range(MESSAGES))
+    wrong = sum(ring.get(timeout_s=20) != message(number) for number in range(MESSAGES))
     did = ring.statistics()
     say(f"got {did['get_count']}, slept {did['get_sleep_count']}, woke producer {did['producer_wake_count']} times")
     return 1 if wrong else 0
@@ -81,8 +81,8 @@ def full_ring_puts_its_producer_to_sleep(stage: Stage) -> None:
 
         stage.scene("The consumer is killed while the producer sleeps")
         consumer.kill()
-        stage.check(consumer.wait(5).signal == signal.SIGKILL, "consumer is gone by SIGKILL: it could not say good-bye")
-        stage.check(producer.wait(5).exit_code == 0, "producer was not left asleep: its put raised PeerGone")
+        stage.check(consumer.wait(20).signal == signal.SIGKILL, "consumer is gone by SIGKILL: it could not say goodbye")
+        stage.check(producer.wait(20).exit_code == 0, "producer was not left asleep: its put raised PeerGone")
     os.close(gate)
     os.close(key)
 
@@ -98,13 +98,13 @@ def take_when_told(ring: Ring, gate: int) -> None:
     ring.claim_consumer()
     while os.read(gate, 1):
         for _ in range(TAKEN):
-            ring.get(timeout_s=5)
+            ring.get(timeout_s=20)
 
 
 def put_for_ever(ring: Ring) -> int:
     try:
         while True:
-            ring.put(PART, timeout_s=10)
+            ring.put(PART, timeout_s=20)
     except PeerGone as error:
         say(f"put: {error}")
     return 0
@@ -115,9 +115,9 @@ def dead_producer_is_noticed(stage: Stage) -> None:
     stage.scene("A producer puts two messages and is killed; the consumer wants three")
     with Ring(CAPACITY) as ring:
         producer = stage.spawn("producer", put_two_and_die, ring, killable=True)
-        stage.check(producer.wait(5).signal == signal.SIGKILL, "producer is gone by SIGKILL")
+        stage.check(producer.wait(20).signal == signal.SIGKILL, "producer is gone by SIGKILL")
         consumer = stage.spawn("consumer", take_three, ring)
-        stage.check(consumer.wait(5).exit_code == 0, "what it had put was delivered first, then get raised PeerGone")
+        stage.check(consumer.wait(20).exit_code == 0, "what it had put was delivered first, then get raised PeerGone")
 
 
 def put_two_and_die(ring: Ring) -> None:
@@ -130,7 +130,7 @@ def take_three(ring: Ring) -> int:
     taken = []
     try:
         for _ in range(3):
-            taken.append(ring.get(timeout_s=5))
+            taken.append(ring.get(timeout_s=20))
     except PeerGone as error:
         say(f"got {taken}, then: {error}")
         return 0 if taken == [b"first", b"second"] else 1

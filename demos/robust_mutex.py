@@ -25,7 +25,7 @@ BETTER_WITH = ()
 
 LOCK, SEM, ACCOUNTS = 0, 1024, 2048  # where each lies in the shared page
 TOTAL = 100
-DEADLINE_NS = 5_000_000_000
+DEADLINE_NS = 20_000_000_000
 SHORT_NS = 300_000_000  # how long somebody waits for the semaphore that nobody will post
 
 
@@ -86,11 +86,11 @@ def the_next_one_repairs(stage: Stage, page: mmap.mmap) -> None:
     later = stage.spawn("later", heir, page, theirs)
     stage.check(stage.asleep_in(later, syscall="futex"), "the others sleep in futex(2)")
     holder.kill()
-    stage.say(f"{holder.role}[{holder.pid}] was ended by signal {holder.wait(5).signal}")
+    stage.say(f"{holder.role}[{holder.pid}] was ended by signal {holder.wait(20).signal}")
     first, second = stage.hear(ours), stage.hear(ours)
     stage.check(first == (1, TOTAL - 30), f"the first of them was told EOWNERDEAD and found the sum {first[1]}")
     stage.check(second == (0, TOTAL), f"the other one never noticed: no error, sum {second[1]}")
-    stage.wait(5)
+    stage.wait(20)
 
 
 def ignorant(page: mmap.mmap) -> int:
@@ -105,8 +105,8 @@ def nobody_repairs(stage: Stage, page: mmap.mmap) -> None:
     _core.lock_init(page, LOCK)
     holder = start_holder(stage, page)
     holder.kill()
-    holder.wait(5)
-    stage.check(stage.spawn("ignorant", ignorant, page).wait(5).exit_code == 1, "it was told EOWNERDEAD as well")
+    holder.wait(20)
+    stage.check(stage.spawn("ignorant", ignorant, page).wait(20).exit_code == 1, "it was told EOWNERDEAD as well")
     try:
         _core.lock_acquire(page, LOCK, DEADLINE_NS)
         number = 0
@@ -126,9 +126,9 @@ def a_semaphore_knows_no_owner(stage: Stage, page: mmap.mmap) -> None:
     _core.sem_init(page, SEM, 1)
     holder = start_holder(stage, page, robust=False)
     holder.kill()
-    holder.wait(5)
+    holder.wait(20)
     waiter = stage.spawn("waiter", waits_in_vain, page)
-    stage.check(waiter.wait(5).exit_code == errno.ETIMEDOUT, "the next one waits in vain: nobody told it")
+    stage.check(waiter.wait(20).exit_code == errno.ETIMEDOUT, "the next one waits in vain: nobody told it")
     stage.check(_core.sem_getvalue(page, SEM) == 0, f"the value is still 0, the sum {sum(accounts(page)[:2])}")
 
 

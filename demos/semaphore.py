@@ -114,9 +114,9 @@ def the_race(stage: Stage) -> None:
         stage.spawn(f"consumer-{n}", consume, n, buffer)
     stage.release()
     for process in producers:
-        process.wait(10)
+        process.wait(20)
     buffer.words[NO_MORE] = True
-    stage.wait(10)
+    stage.wait(20)
     lost, doubled = buffer.tally()
     stage.say(f"{TOTAL} items put, tail says {buffer.words[TAIL]}: two read the same tail and filled the same slot")
     stage.check(lost > 0, f"the race is real: {lost} items never came out, {doubled} came out more than once")
@@ -131,13 +131,13 @@ def three_semaphores(stage: Stage) -> None:
     stage.check(all(asleep) and put == SLOTS, f"{put} slots are filled, free is {buffer.free.value}: producers sleep")
     consumers = [stage.spawn(f"consumer-{n}", consume, n, buffer) for n in range(CONSUMERS)]
     for process in producers:
-        process.wait(10)
+        process.wait(20)
     asleep = [stage.asleep_in(consumer, syscall="futex") for consumer in consumers]
     stage.check(all(asleep), f"everything is taken, filled is {buffer.filled.value}: consumers sleep")
     buffer.words[NO_MORE] = True
     for _ in consumers:
         buffer.filled.release()  # wakes one that will find nothing: the end
-    stage.wait(10)
+    stage.wait(20)
     buffer.unlink()
     stage.check(buffer.tally() == (0, 0), f"all {TOTAL} items came out, each once")
 

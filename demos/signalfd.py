@@ -49,7 +49,7 @@ def signals_and_messages_in_one_poll(stage: Stage) -> None:
     stage.check(stage.asleep_in(server, syscall="poll"), "it sleeps again")
     sender = stage.spawn("sender", send, server.pid)
     seen = stage.hear(ours)
-    sender.wait(5)
+    sender.wait(20)
     values = [value for signo, pid, value in seen if (signo, pid) == (RT, sender.pid)]
     stage.check(values == PAYLOADS, f"the signals woke it: {len(values)} of its sender, payloads in order {values}")
 

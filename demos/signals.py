@@ -51,7 +51,7 @@ def five_of_each(stage: Stage) -> None:
     receiver = stage.spawn("receiver", receive, theirs)
     stage.release()
     stage.hear(ours)
-    stage.spawn("sender", send, receiver.pid).wait(5)
+    stage.spawn("sender", send, receiver.pid).wait(20)
     status = procfs.status(receiver.pid)
     stage.say(f"/proc/PID/status: ShdPnd {status['ShdPnd']}, one bit per signal; SigQ {status['SigQ']} queued")
     ours.send("all are sent")
@@ -93,7 +93,7 @@ def between_any_two_instructions(stage: Stage) -> None:
             trace += os.read(trace_r, 4096).decode()
     lines = Counter(re.findall(r"line (\d+) in work", trace))
     worker.signal(signal.SIGTERM)
-    unread = worker.wait(5).exit_code
+    unread = worker.wait(20).exit_code
     stage.say(f"{POKES} signals, {lines.total()} runs of the handler, by line of code: {dict(sorted(lines.items()))}")
     stage.check(len(lines) >= 3, f"it broke in at {len(lines)} different lines of code that calls nothing, never asks")
     stage.check(unread == len(LETTER), f"the letter sent before all that interrupted nobody: {unread} bytes, unread")
@@ -119,7 +119,7 @@ def sigio_and_mq_notify(stage: Stage) -> None:
     stage.hear(ours)
     friend = stage.spawn("friend", write, outbox, queue)
     seen = [info[:3] for info in stage.hear(ours)]
-    friend.wait(5)
+    friend.wait(20)
     stage.check((signal.SIGIO, SI_KERNEL, 0) in seen, "a byte in a socket became SIGIO, made by the kernel: si_pid 0")
     if queue:
         stage.check((signal.SIGUSR1, SI_MESGQ, friend.pid) in seen, "a message became SIGUSR1, si_pid its sender's")

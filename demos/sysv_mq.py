@@ -69,9 +69,9 @@ def receiver_picks_by_type(stage: Stage, queue: sysv_ipc.MessageQueue) -> None:
     stage.scene("In the queue lie " + ", ".join(f"{text!r} of type {kind}" for kind, text in MIXED))
     sender = stage.spawn("sender", send_mixed, queue)
     stage.release()
-    stage.check(sender.wait(5).exit_code == 0, "sender has put them in and ended")
+    stage.check(sender.wait(20).exit_code == 0, "sender has put them in and ended")
     picker = stage.spawn("picker", pick, queue)
-    stage.check(picker.wait(5).exit_code == 0, "each msgrcv(2) got what it asked for, wherever in the queue it lay")
+    stage.check(picker.wait(20).exit_code == 0, "each msgrcv(2) got what it asked for, wherever in the queue it lay")
 
 
 def send_mixed(queue: sysv_ipc.MessageQueue) -> None:
@@ -95,8 +95,8 @@ def one_queue_serves_all(stage: Stage, queue: sysv_ipc.MessageQueue) -> None:
     sleeping = all(stage.asleep_in(client, syscall="msgrcv") for client in clients)
     stage.check(sleeping and queue.current_messages == len(clients), "all clients have asked and sleep in msgrcv(2)")
     server = stage.spawn("server", serve, queue, len(CLIENTS))
-    stage.check(all(client.wait(5).exit_code == 0 for client in clients), "each got the answer to its own question")
-    server.wait(5)
+    stage.check(all(client.wait(20).exit_code == 0 for client in clients), "each got the answer to its own question")
+    server.wait(20)
     last = queue.last_send_pid
     stage.check(last == server.pid and not queue.current_messages, f"msgctl(2): empty, last sent to by {last}, server")
 
@@ -118,12 +118,12 @@ def serve(queue: sysv_ipc.MessageQueue, requests: int) -> None:
 # --- 3: lifetime -----------------------------------------------------------------------------------------------------
 def queue_outlives_everybody(stage: Stage, queue: sysv_ipc.MessageQueue) -> None:
     stage.scene("A message nobody is there for, and the end of the queue")
-    stage.spawn("sender", queue.send, "still here", True, 99).wait(5)
+    stage.spawn("sender", queue.send, "still here", True, 99).wait(20)
     stage.check(queue.current_messages == 1, f"sender is gone, its message waits under key {queue.key:#x}")
     late = stage.spawn("late", wait_for_removal, queue.key)
     stage.check(stage.asleep_in(late, syscall="msgrcv"), "late took it and sleeps in msgrcv(2), for the next one")
     queue.remove()
-    stage.check(late.wait(5).exit_code == 0, "we removed the queue: its msgrcv(2) woke up and failed")
+    stage.check(late.wait(20).exit_code == 0, "we removed the queue: its msgrcv(2) woke up and failed")
 
 
 def wait_for_removal(key: int) -> int:

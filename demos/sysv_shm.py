@@ -68,11 +68,11 @@ def nobody_keeps_it(stage: Stage, segment: sysv_ipc.SharedMemory) -> None:
     stage.scene(f"A writer attaches by key {segment.key:#x}, writes and ends; then a reader comes")
     writer = stage.spawn("writer", write_text, segment.key, "nobody was here")
     stage.release()
-    writer.wait(5)
+    writer.wait(20)
     attached = segment.number_attached
     stage.check(attached == 0, f"writer has ended; nattch is {attached}: nobody is attached, and the segment is there")
     reader = stage.spawn("reader", read_text, segment.key, "nobody was here")
-    stage.check(reader.wait(5).exit_code == 0, "reader found it by its key, and in it what writer had left")
+    stage.check(reader.wait(20).exit_code == 0, "reader found it by its key, and in it what writer had left")
 
 
 def write_text(key: int, text: str) -> None:
@@ -96,7 +96,7 @@ def kernel_counts_attachments(stage: Stage, segment: sysv_ipc.SharedMemory) -> N
     child = stage.spawn("child", signal.pause, killable=True)
     counts.append(segment.number_attached)
     child.kill()
-    child.wait(5)
+    child.wait(20)
     counts.append(segment.number_attached)
     stage.say("nattch: {} after our shmat(2), {} after the fork, {} after the child's SIGKILL".format(*counts))
     stage.check(counts == [1, 2, 1], "a fork inherits the attachment, and the kernel gives it back for who is killed")
@@ -112,11 +112,11 @@ def removal_waits_for_the_last(stage: Stage, segment: sysv_ipc.SharedMemory) -> 
     mode, attached = segment.mode, segment.number_attached
     stage.check(bool(mode & SHM_DEST), f"its mode is {mode:o}: marked to be destroyed; nattch is {attached}")
     latecomer = stage.spawn("latecomer", fail_to_attach, key)
-    stage.check(latecomer.wait(5).exit_code == 0, "nobody finds it by its key any more")
+    stage.check(latecomer.wait(20).exit_code == 0, "nobody finds it by its key any more")
 
     segment.write("after the removal")
     os.write(button, b"!")
-    stage.check(holder.wait(5).exit_code == 0, "who is attached goes on sharing it: holder read what came later")
+    stage.check(holder.wait(20).exit_code == 0, "who is attached goes on sharing it: holder read what came later")
     stage.check(is_listed(segment.id), f"holder has ended; /proc/sysvipc/shm still has id {segment.id}, because of us")
     segment.detach()
     stage.check(not is_listed(segment.id), "we detach, the last one: now it is gone from /proc/sysvipc/shm")

@@ -54,7 +54,7 @@ def stream_and_half_close(stage: Stage) -> Address:
         stage.spawn("client", talk, door.getsockname(), theirs)
         sizes: list[int] = stage.hear(ours)
         reply, address = stage.hear(ours)
-        stage.wait(5)
+        stage.wait(20)
     stage.check(sum(sizes) == PIECES * PIECE_BYTES, f"every byte arrived: {sum(sizes)}")
     stage.check(len(sizes) < PIECES, f"but not as {PIECES} pieces: recv(2) gave {sizes}. A stream has no boundaries")
     stage.check(reply == str(len(sizes)), "the answer came over the connection that was closed the other way")
@@ -66,7 +66,7 @@ def serve(door: socket.socket, notes: Connection) -> None:
     say(f"accept4(2) returned a connection from port {peer[1]}")
     waiting = select.poll()
     waiting.register(conn, select.POLLRDHUP)
-    event = dict(waiting.poll(5000)).get(conn.fileno())
+    event = dict(waiting.poll(20_000)).get(conn.fileno())
     all_here = "POLLRDHUP: the client sends no more, so all it sent is here"
     say(f"poll(2) says {all_here if event == select.POLLRDHUP else event}. I read")
     sizes = []
@@ -112,7 +112,7 @@ def killed_peer(stage: Stage, reads_first: bool) -> None:
     stage.check(stage.asleep_in(survivor, syscall="recvfrom"), "the client has sent a request and sleeps in recv(2)")
     victim.kill()
     seen = stage.hear(ours)
-    survivor.wait(5)
+    survivor.wait(20)
     if reads_first:
         stage.check(seen == [0, 14, errno.EPIPE], "end-of-file, as after close(2); a send(2) passes, the next is EPIPE")
     else:
@@ -137,7 +137,7 @@ def survive(address: Address, notes: Connection) -> None:
         seen.append(conn.send(b"anybody there?"))
         hung_up = select.poll()
         hung_up.register(conn, 0)  # POLLHUP needs no asking
-        hung_up.poll(5000)
+        hung_up.poll(20_000)
         conn.send(b"and now?")
     except OSError as err:
         say(f"{errno.errorcode[err.errno or 0]}: {err.strerror}")

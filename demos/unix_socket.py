@@ -49,7 +49,7 @@ def three_words(stage: Stage, kind: str) -> None:
     stage.release()
     stage.hear(ours)
     client = stage.spawn("client", send_words, kind, os.fspath(path))
-    client.wait(5)
+    client.wait(20)
     ours.send("read now")
     got, peer = stage.hear(ours)
     remove(path)
@@ -120,7 +120,7 @@ def names(stage: Stage) -> None:
     known = Path("/proc/net/unix").read_text().split()
     stage.check({by_path, f"@{path.name}"} <= set(known), f"/proc/net/unix has {by_path} and @{path.name}")
     server.kill()
-    server.wait(5)
+    server.wait(20)
     left = {name: (attempt("connect", name), attempt("bind", name)) for name in (by_path, abstract)}
     stage.check(left[by_path] == ("ECONNREFUSED", "EADDRINUSE"), f"the path stays. connect, bind: {left[by_path]}")
     stage.check(left[abstract] == ("ECONNREFUSED", "ok"), f"the abstract name died. connect, bind: {left[abstract]}")

@@ -41,10 +41,10 @@ def main() -> int:
 
 
 @contextmanager
-def opened(kind: int, endpoint: str, *, bind: bool = False) -> Iterator[zmq.Socket[bytes]]:
+def opened(kind: int, endpoint: str, *, bind: bool = False, again_ms: int = 100) -> Iterator[zmq.Socket[bytes]]:
     """A socket in this process's own context (one from before the fork is dead); leaving waits until all is sent."""
     with zmq.Context() as context, context.socket(kind) as sock:
-        sock.linger = 2000
+        sock.linger, sock.reconnect_ivl = 20_000, again_ms  # until a connect() that found nobody tries again
         sock.bind(endpoint) if bind else sock.connect(endpoint)
         yield sock
 
@@ -89,7 +89,7 @@ def req_rep(stage: Stage, requests: str) -> None:
     stage.check(stage.hear(ours) == b"re: first", "then the answer came")
     stage.hear(ours)
     server.kill()
-    server.wait(5)
+    server.wait(20)
     stage.check(stage.hear(ours) == 0, f"the server is dead; in {PATIENCE_MS} ms the client heard nothing of it")
 
 
@@ -128,7 +128,7 @@ def pub_sub(stage: Stage, news: str) -> None:
 
 
 def subscribe(news: str, notes: Connection) -> None:
-    with opened(zmq.SUB, news) as sub:
+    with opened(zmq.SUB, news, again_ms=500) as sub:  # late enough for a publisher that has to wait for a CPU
         sub.subscribe(b"")
         say("connect() and subscribe() returned, although nobody is there yet; it goes on trying by itself")
         notes.send("connected")

@@ -97,7 +97,7 @@ def who_inherits(stage: Stage) -> None:
     ours, theirs = Pipe(duplex=False)
     parent = stage.spawn("parent", leave_a_child, theirs)
     orphan = stage.hear(ours)
-    parent.wait(5)
+    parent.wait(20)
     heir = new_parent(orphan, parent.pid)
     stage.check(heir == os.getpid(), f"orphan[{orphan}] is now a child of {heir}, the stage: a subreaper, and no init")
     os.kill(orphan, signal.SIGTERM)
@@ -110,7 +110,7 @@ def who_inherits(stage: Stage) -> None:
     reaper = stage.spawn("reaper", be_subreaper, theirs)
     orphan, heir = stage.hear(ours)
     stage.check(heir == reaper.pid, f"orphan[{orphan}] went to reaper[{heir}], the nearest subreaper, not to us")
-    stage.check(reaper.wait(5).exit_code == 0, "the reaper has waited for parent and orphan")
+    stage.check(reaper.wait(20).exit_code == 0, "the reaper has waited for parent and orphan")
 
 
 def leave_a_child(notes: Connection) -> None:

@@ -81,7 +81,7 @@ class Process:
         return not poller.poll(0)
 
     def wait_state(
-        self, states: str, timeout_s: float = 5.0, *, wchan: str | None = None, syscall: str | None = None
+        self, states: str, timeout_s: float = 20.0, *, wchan: str | None = None, syscall: str | None = None
     ) -> bool:
         """Wait until its state is one of these letters; False when the time is over or it has ended in another.
 

@@ -192,7 +192,7 @@ class Stage(Launcher):
         self.say(text)
         return seen
 
-    def asleep_in(self, process: Process, *, syscall: str | None = None, timeout_s: float = 5.0) -> bool:
+    def asleep_in(self, process: Process, *, syscall: str | None = None, timeout_s: float = 20.0) -> bool:
         """Wait until it sleeps and goes on sleeping; False when the time is over or it has ended.
 
         Sleeping is state S or D at four looks 2 ms apart, with its count of voluntary context switches unchanged, and
@@ -214,7 +214,7 @@ class Stage(Launcher):
             time.sleep(0.002)
         return False
 
-    def hear(self, notes: Connection, timeout_s: float = 10.0) -> Any:
+    def hear(self, notes: Connection, timeout_s: float = 20.0) -> Any:
         """The next object a role sent into its end of a multiprocessing.Pipe: what it saw, for the checks.
 
         TimedOut when none came in time, or when a role ended with an exception, for then none will come.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: How long a connection within one machine may take to be made. Chosen, only reached when something is badly wrong.
-CONNECT_S = 5.0
+CONNECT_S = 30.0
 DOWN_HINT = "bring the loopback interface up (ip link set lo up)"
 
 

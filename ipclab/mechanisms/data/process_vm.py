@@ -77,7 +77,7 @@ _OFFER = struct.Struct("<qQQ")  # pid, address, length: less than PIPE_BUF, so w
 _ANSWER = struct.Struct("<i")  # 0: taken; else the errno of the receiver's process_vm_readv
 #: How long a sender whose time is over waits for the answer of a receiver that has its offer. Chosen: copying 2 GiB
 #: takes less than one second.
-_UNDER_WAY_S = 5.0
+_UNDER_WAY_S = 30.0
 
 
 class _Offer(NamedTuple):
