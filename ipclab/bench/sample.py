@@ -44,7 +44,7 @@ THROTTLED = "the control group was throttled during it"
 
 #: Once one role has failed, how long the others have to say what they saw: the one that met the bad message may be
 #: slower than the one whose peer went away.
-_LAST_WORDS_S = 0.3
+_LAST_WORDS_S = 2.0
 _FINGERPRINT_ROUNDS = 1000
 #: An open loop's first message is due so long after the fork, plus so much for each process: all must be there.
 _LEAD_NS, _LEAD_EACH_NS = 30_000_000, 5_000_000
@@ -216,7 +216,7 @@ def _drain(reader: int) -> bytes:
 
 
 def _how_it_died(process: Process) -> str:
-    ending = process.wait(1.0)
+    ending = process.wait(20.0)
     if ending.signal is not None:
         try:
             how = f"was ended by {signal.Signals(ending.signal).name}"

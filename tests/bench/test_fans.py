@@ -35,7 +35,7 @@ def case_of(
     )
 
 
-def take(case: Case, find: links.Find = links.find, deadline_s: float = 20) -> Sample:
+def take(case: Case, find: links.Find = links.find, deadline_s: float = 60) -> Sample:
     """One sample, or a skip with the driver's own reason."""
     driver = PythonDriver(find)
     if find is links.find and (reason := driver.cost_free_reason(case)) is not None:
@@ -62,7 +62,7 @@ def test_a_message_that_suffers_is_named(fault: str) -> None:
 
 def test_a_message_lost_between_many_is_missed() -> None:
     lying: Any = type("Lying", (planted.FaultyLink,), {"fault": "drop", "at": 100})
-    failure = take(case_of("planted", 2, 2), lambda _name: lying, 1.5).failure
+    failure = take(case_of("planted", 2, 2), lambda _name: lying, 4.0).failure
     assert "did not come before the deadline" in failure
 
 

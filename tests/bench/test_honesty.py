@@ -32,7 +32,7 @@ def take(
     pattern: Pattern = "throughput",
     *,
     messages: int = MESSAGES,
-    deadline_s: float = 20,
+    deadline_s: float = 60,
     size_bytes: int = 64,
 ) -> Sample:
     """One sample over a planted link, as a run would take it."""
@@ -86,9 +86,10 @@ def test_one_message_that_suffers_is_named(
 
 @pytest.mark.parametrize("driver", ["python", "native"])
 def test_the_last_message_lost_is_missed(driver: str) -> None:
-    last = WARM_UP + MESSAGES - 1
+    # Few: all others have to be through before the deadline, on however busy a machine.
+    last = WARM_UP + 50 - 1
     kind = planted.FaultyLink if driver == "python" else planted.RelayLink
-    failure = take(lying(kind, fault="drop", at=last), driver, deadline_s=1.5).failure
+    failure = take(lying(kind, fault="drop", at=last), driver, messages=50, deadline_s=4).failure
     assert f"message {last} did not come before the deadline" in failure
 
 
@@ -106,12 +107,12 @@ def test_a_payload_that_is_never_read_is_seen() -> None:
 
 
 def test_an_answer_before_the_question_arrived_is_seen() -> None:
-    failure = take(lying(planted.FaultyLink, end=planted.HastyEnd), "python", "pingpong", deadline_s=1.5).failure
+    failure = take(lying(planted.FaultyLink, end=planted.HastyEnd), "python", "pingpong", deadline_s=4).failure
     assert "message 0 did not come before the deadline" in failure
 
 
 def test_an_acknowledgement_without_delivery_is_seen() -> None:
-    failure = take(lying(planted.FaultyLink, end=planted.HastyEnd), "python", deadline_s=1.5).failure
+    failure = take(lying(planted.FaultyLink, end=planted.HastyEnd), "python", deadline_s=4).failure
     assert "message 0 did not come before the deadline" in failure
 
 

@@ -41,7 +41,7 @@ def test_a_peer_moves_messages(peer: str, pattern: Pattern, size_bytes: int) -> 
     case = case_of(peer, pattern, size_bytes)
     if (reason := DRIVER.cost_free_reason(case)) is not None:
         pytest.skip(reason)
-    taken = sample.take(DRIVER, sample.Order(case, 0, MESSAGES, 20, 20))
+    taken = sample.take(DRIVER, sample.Order(case, 0, MESSAGES, 20, 60))
     assert taken.sample.failure == ""
     assert taken.sample.messages == MESSAGES - (pattern == "throughput")
 

@@ -42,7 +42,7 @@ class Planted:
 
 
 def test_a_sample_counts_what_both_sides_did() -> None:
-    taken = sample.take(plan.driver("native"), sample.Order(CASE, 0, 500, 10, 20.0))
+    taken = sample.take(plan.driver("native"), sample.Order(CASE, 0, 500, 10, 60.0))
     assert taken.sample.failure == ""
     assert [side.role for side in taken.sample.sides] == ["a", "b"]
     assert taken.sample.duration_ns > 0
