@@ -188,7 +188,7 @@ def test_ctrl_c_when_nobody_takes_our_output() -> None:
     try:
         poll_until(lambda: procfs.wchan(process.pid) in ("pipe_write", "anon_pipe_write"))
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(30) == 130
     finally:
         process.kill()
         _out, err = process.communicate()
@@ -212,7 +212,7 @@ def wait_for_syscall(pid: int) -> None:
     poll_until(lambda: procfs.wchan(pid) in ("wait_for_partner", "fifo_open"))
 
 
-def poll_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def poll_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     until = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < until, "it did not come to that"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ipclab.machine import programs
-from ipclab.processes import Launcher, go, registry
+from ipclab.processes import Launcher, go, procfs, registry
 
 DEMOS = Path(__file__).resolve().parents[2] / "demos"
 DEMO = [sys.executable, str(DEMOS / "go_ipc.py")]
@@ -118,9 +118,9 @@ def test_kill_9_during_the_build_leaves_what_clean_removes(monkeypatch: pytest.M
         line = next(line for line in demo.stdout if "go-build[" in line)
         compiler = int(line.split("| ")[1])
         demo.send_signal(signal.SIGKILL)
-        demo.wait(5)
-    until = time.monotonic() + 5
-    while Path(f"/proc/{compiler}/cmdline").exists() and Path(f"/proc/{compiler}/cmdline").read_bytes():
+        demo.wait(30)
+    until = time.monotonic() + 30
+    while procfs.state(compiler) not in "ZX":
         assert time.monotonic() < until, "the compiler has outlived its launcher"
         time.sleep(0.01)
     assert [(left.kind, left.error) for left in registry.clean()] == [("path", "")]

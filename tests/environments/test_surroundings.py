@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from surroundings import Surroundings
+from surroundings import Surroundings, cpu_cgroup
 
 
 def visit(place: Surroundings, script: str) -> list[str]:
@@ -75,7 +75,7 @@ def test_what_is_left_is_seen() -> None:
     if why := place.obstacle():
         pytest.skip(why)
     script = 'echo x > /dev/shm/lost; ipcmk -M 4096 >/dev/null; echo x > "$TMPDIR"/lost; sleep 30 >/dev/null 2>&1 &'
-    done = place.run("sh", "-c", script)
+    done = place.run("sh", "-c", script, patience_s=0.1)
     kinds = sorted(line.split()[0] for line in done.left)
     assert kinds == ["file", "lost", "process", "shm"]
     for line in done.left:
@@ -84,7 +84,8 @@ def test_what_is_left_is_seen() -> None:
 
 
 def test_nothing_of_the_real_machine_was_touched() -> None:
-    assert list(Path("/sys/fs/cgroup").rglob(f"ipclab-visit-{os.getpid()}-*")) == []
+    base = cpu_cgroup()  # not the whole tree below it: others make and remove groups there
+    assert base is None or list(base.glob(f"ipclab-visit-{os.getpid()}-*")) == []
     assert "ipclab-visit" not in Path("/proc/self/mountinfo").read_text()
 
 

@@ -32,7 +32,7 @@ from ipclab.mechanisms.base import End, Link, Side
 from ipclab.processes import procfs
 
 #: "Only reached in case of a deadlock": how long an answer may take on a busy machine.
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 #: Reads of /proc in a row that must find a process asleep, and the pause between two.
 _LOOKS = 4
 _LOOK_PAUSE_S = 0.005

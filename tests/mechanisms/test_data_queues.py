@@ -23,12 +23,12 @@ from ipclab.processes import registry, removal
 
 
 def send_urgent(part: Any, data: bytes, priority: int) -> None:
-    part.end.send(data, 5.0, priority=priority)
+    part.end.send(data, 30.0, priority=priority)
 
 
 def receive_urgent(part: Any, room: int) -> tuple[bytes, int]:
     buffer = bytearray(room)
-    size, priority = part.end.recv_with_priority(buffer, 5.0)
+    size, priority = part.end.recv_with_priority(buffer, 30.0)
     return bytes(buffer[:size]), priority
 
 
@@ -94,7 +94,7 @@ def ask_for_thread(part: Any) -> None:
 
 
 def wait_for_thread(part: Any) -> object:
-    assert part.called.wait(10.0)
+    assert part.called.wait(30.0)
     return part.argument
 
 
@@ -178,7 +178,7 @@ def sysv_link() -> Iterator[SysvMqLink]:
 
 
 def send_type(part: Any, data: bytes, message_type: int) -> None:
-    part.end.send_type(data, message_type, 5.0)
+    part.end.send_type(data, message_type, 30.0)
 
 
 def receive_type(part: Any, wanted: int) -> tuple[bytes, int]:
@@ -279,4 +279,4 @@ def test_a_child_that_closes_the_link_removes_nothing() -> None:
             with link.take("a") as end:
                 b.call("take", "b")
                 end.send(b"x", 1.0)
-                assert b.call("recv", 1, 5.0) == b"x"
+                assert b.call("recv", 1, 30.0) == b"x"

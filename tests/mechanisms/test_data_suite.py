@@ -185,7 +185,7 @@ def test_a_buffer_larger_than_the_message_is_left_alone_behind_it(link: Any, kin
 
 def receive_into_marked_buffer(part: Any, room: int) -> tuple[int, bytes]:
     buffer = bytearray(b"#" * room)
-    size = part.end.recv_into(buffer, 10.0)
+    size = part.end.recv_into(buffer, 30.0)
     buffer.extend(b"!")  # fails while anybody still holds a view of it
     return size, bytes(buffer[:-1])
 
@@ -201,15 +201,15 @@ def test_any_buffer_can_be_sent_and_received_into(link: Any) -> None:
 def send_odd_buffers(part: Any) -> None:
     from array import array
 
-    part.end.send(array("H", [1, 2]), 10.0)
-    part.end.send(memoryview(bytearray(b"wxyz"))[1:], 10.0)
+    part.end.send(array("H", [1, 2]), 30.0)
+    part.end.send(memoryview(bytearray(b"wxyz"))[1:], 30.0)
 
 
 def receive_into_odd_buffer(part: Any) -> bytes:
     from array import array
 
     buffer = array("I", [0])
-    assert part.end.recv_into(buffer, 10.0) == 4
+    assert part.end.recv_into(buffer, 30.0) == 4
     with pytest.raises((TypeError, BufferError)):
         part.end.recv_into(b"read-only", 0.0)
     return buffer.tobytes()
@@ -441,7 +441,7 @@ def test_poll_tells_when_a_message_is_there(link: Any, kind: SimpleNamespace) ->
             pytest.skip("ZeroMQ's descriptor is edge-triggered: see its text")
         assert not b.call("readable", 0)
         sending = a.start("send", b"here")
-        assert b.call("readable", 10.0)
+        assert b.call("readable", 30.0)
         assert b.call("recv", 4) == b"here"
         sending.result()
         assert not b.call("readable", 0)
@@ -523,14 +523,14 @@ def test_the_opener_may_be_one_of_the_two(link: Any) -> None:
             end.watch(b.pid)
             b.call("watch", os.getpid())
             echo = b.start("echo", [4])
-            end.send(b"ping", 10.0)
+            end.send(b"ping", 30.0)
             buffer = bytearray(4)
-            assert end.recv_into(buffer, 10.0) == 4
+            assert end.recv_into(buffer, 30.0) == 4
             assert buffer == b"ping"
             echo.result()
             b.kill()
             with pytest.raises(PeerGone):
-                end.recv_into(buffer, 10.0)
+                end.recv_into(buffer, 30.0)
 
 
 def test_probe_and_limits_leave_nothing(mechanism: Any) -> None:

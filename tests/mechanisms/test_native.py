@@ -27,7 +27,7 @@ NATIVE = [name for name in DATA if name not in LIBRARIES]
 BELLS = [name for name in CATALOGUE if getattr(load(name), "PING_PONG", None)]
 SIZE = 64
 #: "Only reached in case of a deadlock."
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 def working(name: str) -> Any:
@@ -100,7 +100,7 @@ def send_stamped(part: Part, numbers: list[int], spoil: int = -1, shorten: int =
         sent = bytearray(message)
         if at == spoil:
             sent[40] ^= 4
-        part.end.send(sent[:-1] if at == shorten else sent, 5.0)
+        part.end.send(sent[:-1] if at == shorten else sent, 30.0)
 
 
 # --- the patterns -----------------------------------------------------------------------------------------------------

@@ -465,8 +465,8 @@ def test_a_child_that_inherited_an_end_does_not_close_it_for_its_parent() -> Non
 def die_between_two_stores(part: Any) -> None:
     """Two messages, then the first half of a third: the slot is taken and written, and never published."""
     end = part.end
-    end.send(b"one", 5.0)
-    end.send(b"two", 5.0)
+    end.send(b"one", 30.0)
+    end.send(b"two", 30.0)
     assert _core.sem_wait(end._memory, end._out + _slots.FREE, 0)
     slot = end._out + _slots.SLOTS + 2 * end._layout.stride
     end._memory[slot + _slots.LINE : slot + _slots.LINE + 5] = b"three"
@@ -486,7 +486,7 @@ def test_a_writer_killed_between_two_stores_has_published_nothing(link_kind: typ
 def send_numbers_for_ever(part: Any) -> None:
     number = 0
     while True:
-        part.end.send(number.to_bytes(8, "little") * 16, 20.0)
+        part.end.send(number.to_bytes(8, "little") * 16, 30.0)
         number += 1
 
 
@@ -503,7 +503,7 @@ def _receive(part: Any, enough: Callable[[int], bool]) -> int:
     buffer = bytearray(128)
     while not enough(part.__dict__.setdefault("count", 0)):
         try:
-            assert part.end.recv_into(buffer, 20.0) == 128
+            assert part.end.recv_into(buffer, 30.0) == 128
         except PeerGone:
             break
         assert bytes(buffer) == part.count.to_bytes(8, "little") * 16

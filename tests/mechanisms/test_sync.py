@@ -91,21 +91,21 @@ def release(part: Any) -> None:
 
 def test_who_comes_second_waits_until_it_is_released(two: tuple[Actor, Actor]) -> None:
     a, b = two
-    a.call("run", acquire, 5.0)
-    waiting = b.start("run", acquire, 20.0)
+    a.call("run", acquire, 30.0)
+    waiting = b.start("run", acquire, 30.0)
     b.until_asleep()
     a.call("run", release)
     waiting.result()
     with pytest.raises(TimedOut):
         a.call("run", acquire, 0)
     b.call("run", release)
-    a.call("run", acquire, 5.0)
+    a.call("run", acquire, 30.0)
 
 
 @pytest.mark.parametrize("timeout_s", [0, 0.05])
 def test_the_time_runs_out(two: tuple[Actor, Actor], timeout_s: float) -> None:
     a, b = two
-    a.call("run", acquire, 5.0)
+    a.call("run", acquire, 30.0)
     for _ in range(2):
         with pytest.raises(TimedOut) as caught:
             b.call("run", acquire, timeout_s)
@@ -116,9 +116,9 @@ def test_the_time_runs_out(two: tuple[Actor, Actor], timeout_s: float) -> None:
 
 def test_a_signal_with_a_handler_ends_no_wait(two: tuple[Actor, Actor]) -> None:
     a, b = two
-    a.call("run", acquire, 5.0)
+    a.call("run", acquire, 30.0)
     b.call("run", count_signals)
-    waiting = b.start("run", acquire, 20.0)
+    waiting = b.start("run", acquire, 30.0)
     b.until_asleep()
     os.kill(b.pid, signal.SIGUSR1)
     b.until_asleep()
@@ -143,21 +143,21 @@ def signals_counted(part: Any) -> int:
 @pytest.mark.parametrize("timeout_s", [None, 20.0])
 def test_ctrl_c_ends_a_wait(two: tuple[Actor, Actor], timeout_s: float | None) -> None:
     a, b = two
-    a.call("run", acquire, 5.0)
+    a.call("run", acquire, 30.0)
     waiting = b.start("run", acquire, timeout_s)
     b.until_asleep()
     b.interrupt()
     with pytest.raises(KeyboardInterrupt):
         waiting.result()
     a.call("run", release)
-    b.call("run", acquire, 5.0)
+    b.call("run", acquire, 30.0)
 
 
 def increment(part: Any, times: int) -> None:
     """The lost update, unless the lock holds: read, let others run, write."""
     words = part.link.counter.buffer.cast("Q")
     for _ in range(times):
-        with part.link.held(20.0):
+        with part.link.held(30.0):
             value = words[0]
             os.sched_yield()
             words[0] = value + 1
@@ -206,10 +206,10 @@ def expected(kind: str, dead: Actor) -> str:
 
 def test_the_holder_is_killed_then_the_next_one_comes(kind: str, two: tuple[Actor, Actor]) -> None:
     a, b = two
-    a.call("run", acquire, 5.0)
+    a.call("run", acquire, 30.0)
     a.kill()
     sees = expected(kind, a)
-    assert b.call("run", outcome, 0.1 if sees == "TimedOut" else 20.0) == sees
+    assert b.call("run", outcome, 0.1 if sees == "TimedOut" else 30.0) == sees
     # Whoever could recover has recovered: it is a lock like any other again.
     assert b.call("run", outcome, 0.1) == ("TimedOut" if sees == "TimedOut" else "acquired")
 
@@ -219,8 +219,8 @@ def test_the_holder_is_killed_while_the_next_one_waits(kind: str, two: tuple[Act
     sees = expected(kind, a)
     if sees == "TimedOut":
         pytest.skip("nobody wakes the waiter: see the test before")
-    a.call("run", acquire, 5.0)
-    waiting = b.start("run", outcome, 20.0)
+    a.call("run", acquire, 30.0)
+    waiting = b.start("run", outcome, 30.0)
     b.until_asleep()
     a.kill()
     assert waiting.result() == sees
@@ -229,12 +229,12 @@ def test_the_holder_is_killed_while_the_next_one_waits(kind: str, two: tuple[Act
 def test_a_waiter_is_killed_and_nobody_minds(kind: str, lock: Lock) -> None:
     with actors(lock, "a", "b", "c") as (a, b, c):
         prepare(kind, a, b, c)
-        a.call("run", acquire, 5.0)
-        b.start("run", acquire, 20.0)
+        a.call("run", acquire, 30.0)
+        b.start("run", acquire, 30.0)
         b.until_asleep()
         b.kill()
         a.call("run", release)
-        assert c.call("run", outcome, 5.0) == "acquired"
+        assert c.call("run", outcome, 30.0) == "acquired"
 
 
 # --- its life ---------------------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_a_child_that_leaves_does_not_remove_it(lock: Any) -> None:
         lock.__exit__(None, None, None)
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-    with lock.held(5.0):
+    with lock.held(30.0):
         pass
 
 
@@ -256,9 +256,9 @@ def test_closing_twice_is_allowed(lock: Any) -> None:
 
 
 def test_held_gives_it_back_after_an_exception(lock: Lock) -> None:
-    with pytest.raises(ZeroDivisionError), lock.held(5.0):
+    with pytest.raises(ZeroDivisionError), lock.held(30.0):
         _ = 1 // 0
-    with lock.held(5.0):
+    with lock.held(30.0):
         pass
 
 

@@ -35,7 +35,7 @@ def create(request: pytest.FixtureRequest) -> Callable[[int], Any]:
     return SEMAPHORES[request.param]
 
 
-def acquire(part: Any, timeout_s: float | None = 20.0) -> None:
+def acquire(part: Any, timeout_s: float | None = 30.0) -> None:
     part.link.acquire(timeout_s)
 
 
@@ -188,7 +188,7 @@ def test_removal_wakes_who_waits(sysv: Any) -> None:
 
 
 def wait_zero(part: Any) -> None:
-    part.link.wait_zero(20.0)
+    part.link.wait_zero(30.0)
 
 
 def test_one_can_wait_for_zero(sysv: Any) -> None:
@@ -231,12 +231,12 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
 # --- eventfd ----------------------------------------------------------------------------------------------------------
 
 
-def take(part: Any, timeout_s: float | None = 20.0) -> int:
+def take(part: Any, timeout_s: float | None = 30.0) -> int:
     return int(part.link.take(timeout_s))
 
 
 def add(part: Any, value: int) -> None:
-    part.link.add(value, 20.0)
+    part.link.add(value, 30.0)
 
 
 def test_an_eventfd_adds_up_and_gives_all_at_once() -> None:

@@ -20,7 +20,7 @@ from ipclab.mechanisms.sync.futex import CONTENDED, FREE, TAKEN, FutexMutex, Fut
 from ipclab.mechanisms.sync.robust_mutex import NotRecoverable, OwnerDied, RobustMutex
 
 
-def acquire(part: Any, timeout_s: float | None = 20.0) -> None:
+def acquire(part: Any, timeout_s: float | None = 30.0) -> None:
     part.link.acquire(timeout_s)
 
 
@@ -50,7 +50,7 @@ def test_the_atomics_return_what_was_there() -> None:
 
 
 def sleep_on(part: Any, expected: int) -> bool:
-    return bool(part.link.wait(expected, 20.0))
+    return bool(part.link.wait(expected, 30.0))
 
 
 def test_wake_counts_whom_it_wakes() -> None:
@@ -135,7 +135,7 @@ def test_only_the_holding_thread_may_release() -> None:
     with RobustMutex.create() as mutex, mutex.held(0):
         thread = threading.Thread(target=release_it)
         thread.start()
-        thread.join(20)
+        thread.join(60)
         assert caught == [errno.EPERM]
         assert mutex.owner_pid == os.getpid()
 
@@ -145,13 +145,13 @@ def test_released_without_repair_it_is_lost_for_all() -> None:
         a.call("run", acquire)
         a.kill()
         with pytest.raises(OwnerDied) as caught:
-            mutex.acquire(5.0)
+            mutex.acquire(30.0)
         assert caught.value.pid == a.pid
         assert mutex.owner_pid == os.getpid()
         mutex.release()
         for _ in range(2):
             with pytest.raises(NotRecoverable):
-                mutex.acquire(5.0)
+                mutex.acquire(30.0)
         with pytest.raises(NotRecoverable):
             b.call("run", acquire)
 
@@ -161,7 +161,7 @@ def test_a_repair_is_told_who_died_and_makes_it_whole() -> None:
         a.call("run", acquire)
         a.kill()
         died: list[int] = []
-        with mutex.held(5.0, repair=died.append):
+        with mutex.held(30.0, repair=died.append):
             pass
         assert died == [a.pid]
         with mutex.held(0, repair=died.append):
@@ -177,9 +177,9 @@ def test_a_repair_that_fails_leaves_it_lost() -> None:
         a.call("run", acquire)
         a.kill()
         with pytest.raises(ZeroDivisionError):
-            mutex.acquire(5.0, repair=fail)
+            mutex.acquire(30.0, repair=fail)
         with pytest.raises(NotRecoverable):
-            mutex.acquire(5.0)
+            mutex.acquire(30.0)
 
 
 def test_there_is_nothing_to_repair_while_all_live() -> None:
@@ -195,7 +195,7 @@ def die_again_and_again(part: Any) -> None:
         words[1] = words[0]
 
     while True:
-        with part.link.held(20.0, repair):
+        with part.link.held(30.0, repair):
             words[0] += 1
             words[1] += 1
 
@@ -215,10 +215,10 @@ def test_killed_at_random_moments_it_never_hangs_and_never_lies() -> None:
                     actor.start("run", die_again_and_again)
                 goal = words[0] + moments.randrange(1, 500)
                 while words[0] < goal:
-                    with mutex.held(20.0, repair):
+                    with mutex.held(30.0, repair):
                         assert words[0] == words[1]
                 a.kill()
-                with mutex.held(20.0, repair):
+                with mutex.held(30.0, repair):
                     assert words[0] == words[1]
         words.release()
 
@@ -229,7 +229,7 @@ def test_killed_at_random_moments_it_never_hangs_and_never_lies() -> None:
 def produce(part: Any, how_many: int) -> None:
     words = part.link.data.buffer.cast("Q")
     for _ in range(how_many):
-        with part.link.mutex.held(20.0):
+        with part.link.mutex.held(30.0):
             words[0] += 1
             part.link.notify()
     words.release()
@@ -238,8 +238,8 @@ def produce(part: Any, how_many: int) -> None:
 def consume(part: Any, how_many: int) -> int:
     words = part.link.data.buffer.cast("Q")
     for _ in range(how_many):
-        with part.link.mutex.held(20.0):
-            part.link.wait_for(lambda: words[0] > 0, 20.0)
+        with part.link.mutex.held(30.0):
+            part.link.wait_for(lambda: words[0] > 0, 30.0)
             words[0] -= 1
     words.release()
     return how_many
@@ -266,7 +266,7 @@ def test_notify_all_wakes_all(condition: Any) -> None:
         consuming = [actor.start("run", consume, 1) for actor in crew]
         for actor in crew:
             actor.until_asleep()
-        with condition.mutex.held(5.0):
+        with condition.mutex.held(30.0):
             condition.data.buffer[0] = 3
             condition.notify_all()
         for call in consuming:
@@ -274,7 +274,7 @@ def test_notify_all_wakes_all(condition: Any) -> None:
 
 
 def test_a_notify_with_nobody_waiting_is_lost(condition: Any) -> None:
-    with condition.mutex.held(5.0):
+    with condition.mutex.held(30.0):
         condition.notify()
         with pytest.raises(TimedOut):
             condition.wait(0.02)
@@ -285,19 +285,19 @@ def test_a_notify_with_nobody_waiting_is_lost(condition: Any) -> None:
 
 def test_waiting_without_the_mutex_is_refused(condition: Any) -> None:
     with pytest.raises(IpclabError):
-        condition.wait(5.0)
+        condition.wait(30.0)
 
 
 def notify_and_die(part: Any) -> None:
-    part.link.mutex.acquire(20.0)
+    part.link.mutex.acquire(30.0)
     part.link.notify_all()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def wait_and_report(part: Any) -> int:
-    part.link.mutex.acquire(20.0)
+    part.link.mutex.acquire(30.0)
     try:
-        part.link.wait(20.0)
+        part.link.wait(30.0)
     except OwnerDied as died:
         part.link.mutex.make_consistent()
         part.link.mutex.release()
@@ -311,14 +311,14 @@ def test_a_waiter_is_told_when_the_notifier_died_with_the_mutex(condition: Any) 
         b.until_asleep()
         a.start("run", notify_and_die)
         assert waiting.result() == a.pid
-        with condition.mutex.held(5.0):
+        with condition.mutex.held(30.0):
             pass
 
 
 def wait_and_repair(part: Any) -> int:
     died: list[int] = []
-    with part.link.mutex.held(20.0):
-        part.link.wait(20.0, repair=died.append)
+    with part.link.mutex.held(30.0):
+        part.link.wait(30.0, repair=died.append)
     return died.pop()
 
 
@@ -328,15 +328,15 @@ def test_a_waiter_repairs_after_a_notifier_that_died_with_the_mutex(condition: A
         b.until_asleep()
         a.start("run", notify_and_die)
         assert waiting.result() == a.pid
-        with condition.mutex.held(5.0):
+        with condition.mutex.held(30.0):
             pass
 
 
 def wait_for_ever(part: Any) -> None:
     # Who is killed may hold the mutex: then the other waiter can be the next to get it.
-    with part.link.mutex.held(20.0, repair=lambda pid: None):
+    with part.link.mutex.held(30.0, repair=lambda pid: None):
         while True:
-            part.link.wait(20.0, repair=lambda pid: None)
+            part.link.wait(30.0, repair=lambda pid: None)
 
 
 def test_killed_waiters_wedge_nobody() -> None:
@@ -345,7 +345,7 @@ def test_killed_waiters_wedge_nobody() -> None:
     with Condition.create() as condition:
 
         def notify_in_turn() -> None:
-            with condition.mutex.held(20.0, repair=lambda pid: None):
+            with condition.mutex.held(30.0, repair=lambda pid: None):
                 moments.choice((condition.notify, condition.notify_all))()
 
         for _ in range(15):
@@ -368,7 +368,7 @@ def test_ctrl_c_ends_a_wait_and_the_mutex_is_held(condition: Any) -> None:
 
 
 def interrupted_wait(part: Any) -> bool:
-    with part.link.mutex.held(20.0):
+    with part.link.mutex.held(30.0):
         try:
             part.link.wait()
         except KeyboardInterrupt:
@@ -380,7 +380,7 @@ def interrupted_wait(part: Any) -> bool:
 
 
 def arrive(part: Any, rounds: int = 1) -> list[int]:
-    return [part.link.wait(20.0) for _ in range(rounds)]
+    return [part.link.wait(30.0) for _ in range(rounds)]
 
 
 def watch(part: Any, *pids: int) -> None:
@@ -438,7 +438,7 @@ def test_a_party_dead_before_it_is_watched_counts_too() -> None:
         a.kill()
         barrier.watch(a.pid)
         with pytest.raises(PeerGone):
-            barrier.wait(20.0)
+            barrier.wait(30.0)
 
 
 def test_who_leaves_after_the_last_round_breaks_nothing_of_it() -> None:
@@ -451,7 +451,7 @@ def test_who_leaves_after_the_last_round_breaks_nothing_of_it() -> None:
 
 
 def arrive_and_leave(part: Any) -> None:
-    part.link.wait(20.0)
+    part.link.wait(30.0)
     os._exit(0)
 
 

@@ -125,7 +125,7 @@ def test_the_deadline_kills_while_the_launcher_is_busy_elsewhere(lines: Lines) -
 
 
 def test_a_wait_may_time_out_and_the_role_runs_on(lines: Lines) -> None:
-    with Launcher(sink=lines) as launcher:
+    with Launcher(grace_s=30.0, sink=lines) as launcher:
         role = launcher.spawn("stays", sleep_for_ever)
         with pytest.raises(TimedOut, match=r"stays\[\d+\]"):
             launcher.wait(timeout_s=0.05)
@@ -140,7 +140,7 @@ def test_stop_asks_first(lines: Lines) -> None:
         say("ready")
         sleep_for_ever()
 
-    with Launcher(sink=lines) as launcher:
+    with Launcher(grace_s=30.0, sink=lines) as launcher:
         role = launcher.spawn("polite", polite)
         launcher.release()
         assert role.wait_state("S", syscall="pause")
@@ -162,7 +162,7 @@ def test_stop_kills_who_does_not_listen(lines: Lines) -> None:
 
 
 def test_a_stopped_role_is_ended_too(lines: Lines) -> None:
-    with Launcher(sink=lines) as launcher:
+    with Launcher(grace_s=30.0, sink=lines) as launcher:
         role = launcher.spawn("stopped", sleep_for_ever)
         launcher.release()
         assert role.wait_state("S", syscall="pause")
@@ -428,21 +428,21 @@ def test_ctrl_c_during_a_wait_cleans_up(lines: Lines) -> None:
 
 
 def test_ctrl_c_while_leaving_is_raised_afterwards(lines: Lines) -> None:
-    def deaf() -> None:
-        signal.signal(signal.SIGTERM, lambda signo, frame: os.kill(os.getppid(), signal.SIGINT))
+    def slow() -> None:
+        signal.signal(signal.SIGTERM, lambda signo, frame: (os.kill(os.getppid(), signal.SIGINT), sys.exit(7)))
         sleep_for_ever()
 
     def leave() -> None:
         with launcher:
-            role = launcher.spawn("deaf", deaf)
+            role = launcher.spawn("slow", slow)
             launcher.release()
             assert role.wait_state("S", syscall="pause")
 
-    launcher = Launcher(sink=lines, grace_s=0.2)
+    launcher = Launcher(sink=lines, grace_s=30.0)
     with pytest.raises(KeyboardInterrupt):
         leave()
     (role,) = launcher.processes
-    assert role.ending().signal == signal.SIGKILL
+    assert role.ending().exit_code == 7
 
 
 def test_an_exception_in_the_block_ends_the_roles_and_is_kept(lines: Lines) -> None:
