@@ -4,6 +4,7 @@
 
 #ifdef IPCLAB_POINTS
 #include <sched.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "proc.h"
@@ -32,10 +33,19 @@ static void struck(struct gmp *rt, const char *name)
 	kill(getpid(), (int)load_seq_cst(&rt->s->killsignal));
 }
 
+/* While a blow is awaited, who comes to any point dawdles there now and then: that opens windows to the others. */
+static void dawdle(struct gmp *rt)
+{
+	if (rt->s->randomize && cheaprandn(rt, 256) == 0)
+		nanosleep(&(struct timespec){.tv_nsec = 1000}, NULL);
+}
+
 void pointhit(struct gmp *rt, const char *name)
 {
-	if (load_relaxed(&rt->s->killpoint))
+	if (load_relaxed(&rt->s->killpoint)) {
 		struck(rt, name);
+		dawdle(rt);
+	}
 	if (rt->s->randomize && cheaprandn(rt, 64) == 0)
 		sched_yield();
 }

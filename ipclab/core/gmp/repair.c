@@ -202,6 +202,18 @@ static void sayFatal(struct gmp *rt)
 	note_poke(&s->donenote);
 }
 
+static void mustBeWhole(struct gmp *rt)
+{
+#ifdef IPCLAB_POINTS
+	const char *broken = brokenInvariant(rt);
+
+	if (broken)
+		fatal(rt, FATAL_THROW, 0, broken);
+#else
+	(void)rt;
+#endif
+}
+
 void repair(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
@@ -222,6 +234,7 @@ void repair(struct gmp *rt)
 	}
 	sayFatal(rt);
 	rebuild(rt);
+	mustBeWhole(rt);
 	wakeSleepers(rt);
 	rt->deaths = 0; /* all that had died until then */
 	took = nanotime() - began;

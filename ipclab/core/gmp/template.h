@@ -20,5 +20,7 @@ void rebuild(struct gmp *rt);
 bool mLives(struct gmp *rt, uint32_t m);
 /* wake.c: Gs that a dead waker has left asleep. */
 void rebuildWaits(struct gmp *rt);
+/* invariant.c: what is wrong while everybody is outside, or NULL. In the tests' build only. */
+const char *brokenInvariant(struct gmp *rt);
 
 #endif
