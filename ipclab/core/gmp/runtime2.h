@@ -35,6 +35,7 @@
 #define GMP_RUNQ 256u    /* slots of a P's run queue; a power of two */
 #define GOID_BATCH 16
 #define GMP_LOST_KEPT 64 /* goids of lost Gs that are remembered */
+#define GMP_REPAIRS_KEPT 64 /* times of repairs that are remembered */
 #define FORCE_PREEMPT_NS INT64_C(10000000)
 
 /* lock_futex.h has the rules. 0: free; else the thread id of the holder, and SLEEPERS if somebody may sleep. */
@@ -341,6 +342,7 @@ struct schedt {
 	_Atomic uint64_t fatalarg;
 	_Atomic uint64_t deaths, repairs, repairns, longestns, lostgs; /* template */
 	_Atomic uint64_t lostgoids[GMP_LOST_KEPT]; /* template; the last ones, by lostgs modulo their number */
+	_Atomic uint64_t tookns[GMP_REPAIRS_KEPT]; /* template; of the last repairs, by repairs modulo their number */
 	_Atomic uint32_t callerwhere; /* the caller, while it stops the world; enum m_where */
 	_Atomic uint32_t callerstops; /* the caller: counted in nmidlelocked, as -1 */
 	uint32_t epoch;               /* template; for g.mark */

@@ -117,7 +117,8 @@ static void newosproc(struct gmp *rt, uint32_t m)
 
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
-	store_seq_cst(&M(rt, m)->where, M_RUNTIME); /* it will be: the repairer must not overlook it */
+	/* Outside until its first step, which comes through the gate: a repair need not wait for the kernel to start it. */
+	store_seq_cst(&M(rt, m)->where, M_PARKED);
 	pid = rt->hooks.fork();
 	if (pid == 0)
 		processOfM(rt, m, self, &before);
