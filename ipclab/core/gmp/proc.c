@@ -89,7 +89,7 @@
  *   Its P's queue stays as it is. Nothing but the G it ran is lost.
  *
  * Files: runq.c gfree.c (where Gs wait), m.c (Ms and Ps), find.c (findRunnable), stw.c, syscall.c, sysmon.c, time.c,
- * chan.c, select.c, sema.c, script.c (what Gs do), template.c and repair.c (birth and death of Ms), deadlock.c,
+ * chan.c, select.c, sema.c, script.c (what Gs do), template.c, repair.c and lend.c (birth and death of Ms), deadlock.c,
  * tally.c, events.c, schedtrace.c, gmp.c (the segment; what a caller sees).
  */
 #define _GNU_SOURCE

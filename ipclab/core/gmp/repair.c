@@ -15,7 +15,6 @@
 #define _GNU_SOURCE
 #include <limits.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "chan.h"
@@ -26,6 +25,7 @@
 
 #define GATE_SPIN_NS INT64_C(50000)
 #define STALLED_NS NS_PER_S
+#define LEND_NS INT64_C(200000)
 
 bool mLives(struct gmp *rt, uint32_t m)
 {
@@ -109,80 +109,59 @@ static void unlockAllDead(struct gmp *rt)
 			unlockDead(rt, (uint32_t)load_relaxed(&M(rt, m)->procid));
 }
 
-/* An M that is still inside; 0: none. The caller counts as UINT32_MAX. */
-static uint32_t inside(struct gmp *rt)
+static uint32_t lastM(struct gmp *rt)
 {
-	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext) && m < rt->s->maxmcount; m++)
-		if (load_seq_cst(&M(rt, m)->where) == M_RUNTIME)
-			return m;
-	return load_seq_cst(&rt->s->callerwhere) == M_RUNTIME ? UINT32_MAX : 0;
+	uint32_t n = (uint32_t)load_seq_cst(&rt->s->mnext);
+
+	return n < rt->s->maxmcount ? n : rt->s->maxmcount - 1;
 }
 
-/*
- * Whom everybody waits for gets the CPU: where the time of a repair goes is an M that is inside, runnable, and not on a CPU
- * because others are. It is lent the highest priority until it is outside, and so is the template while it repairs. That
- * needs CAP_SYS_NICE; without, nothing is lent, and on a full machine a repair takes some time slices longer.
- */
-#define HIGHEST (-20)
-#define LEND_NS INT64_C(500000)
-
-struct loan {
-	pid_t pid; /* 0: none */
-	int before;
-};
-
-static void lend(struct loan *loan, pid_t pid)
+/* How many are still inside, the caller with them; they are lent to, or named, when that is due. */
+static uint32_t inside(struct gmp *rt, bool lends, bool names)
 {
-	errno = 0;
-	loan->before = getpriority(PRIO_PROCESS, (id_t)pid);
-	if (errno == 0 && setpriority(PRIO_PROCESS, (id_t)pid, HIGHEST) == 0)
-		loan->pid = pid;
+	uint32_t n = load_seq_cst(&rt->s->callerwhere) == M_RUNTIME;
+
+	for (uint32_t m = 1; m <= lastM(rt); m++) {
+		if (load_seq_cst(&M(rt, m)->where) != M_RUNTIME) {
+			takeBackFrom(rt, m);
+			continue;
+		}
+		n++;
+		if (lends)
+			lendTo(rt, m);
+		if (names)
+			M(rt, m)->stalled = 1; /* stopped inside: it is named, and waited for */
+	}
+	return n;
 }
 
-static void takeBack(struct loan *loan)
+static void forgetThem(struct gmp *rt)
 {
-	if (loan->pid)
-		setpriority(PRIO_PROCESS, (id_t)loan->pid, loan->before);
-	loan->pid = 0;
-}
-
-static void lendTo(struct loan *loan, int32_t pid)
-{
-	if (loan->pid == pid)
-		return;
-	takeBack(loan);
-	if (pid > 0)
-		lend(loan, pid);
+	for (uint32_t m = 1; m <= lastM(rt); m++) {
+		takeBackFrom(rt, m);
+		M(rt, m)->stalled = 0;
+	}
 }
 
 /* False: the run ends, nothing is to be repaired any more. */
 static bool allOutside(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
-	int64_t began = nanotime();
-	struct loan loan = {0};
-	uint32_t m;
+	int64_t began = nanotime(), waited = 0;
+	bool ends = false;
 
-	while ((m = inside(rt))) {
+	while (!ends && inside(rt, waited > LEND_NS, waited > STALLED_NS)) {
 		bool died;
 
-		if (load_seq_cst(&s->exiting) || fatalSaid(rt)) {
-			takeBack(&loan);
-			return false;
-		}
 		templateReap(rt, &died);
 		if (died)
 			unlockAllDead(rt);
-		if (m != UINT32_MAX && nanotime() - began > STALLED_NS)
-			M(rt, m)->stalled = 1; /* stopped inside: it is named, and waited for */
-		if (m != UINT32_MAX && nanotime() - began > LEND_NS)
-			lendTo(&loan, load_relaxed(&M(rt, m)->procid));
 		futex_wait_until(&s->gate, 1, nanotime() + GATE_SPIN_NS);
+		waited = nanotime() - began;
+		ends = load_seq_cst(&s->exiting) || fatalSaid(rt);
 	}
-	takeBack(&loan);
-	for (m = 1; m <= (uint32_t)load_seq_cst(&s->mnext) && m < s->maxmcount; m++)
-		M(rt, m)->stalled = 0;
-	return true;
+	forgetThem(rt);
+	return !ends;
 }
 
 /* Who set a note and died before he woke its sleeper: the word is set, and that one sleeps on. */
@@ -297,14 +276,14 @@ void repair(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
 	int64_t began = nanotime();
-	struct loan loan = {0};
+	int lent;
 	bool sysmonGone = false, mended;
 
 	rt->deaths = 0;
 	store_seq_cst(&s->gate, 1);
-	lend(&loan, getpid());
+	lent = lend(getpid());
 	mended = mend(rt, &sysmonGone);
-	takeBack(&loan);
+	takeBack(lent, getpid());
 	if (!mended)
 		return; /* the gate stays closed: the end is near */
 	remember(rt, nanotime() - began);

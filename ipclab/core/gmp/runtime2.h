@@ -195,6 +195,7 @@ struct m {
 	_Atomic uint32_t polling;      /* owner: asleep as the poller */
 	_Atomic uint32_t dead;         /* template: enum m_death */
 	uint32_t stalled;              /* template: named as stopped inside the runtime. no point: repair */
+	uint32_t lent;                 /* template: its scheduling policy + 1, before it was lent ours. no point: repair */
 	/* owner: a redo log, so that a G's birth or end and its count are one: see tally.c */
 	_Atomic uint32_t log; /* G, and LOG_BIRTH */
 	_Atomic uint64_t logcount, logacc;

@@ -20,6 +20,11 @@ void rebuild(struct gmp *rt);
 bool mLives(struct gmp *rt, uint32_t m);
 /* wake.c: Gs that a dead waker has left asleep. */
 void rebuildWaits(struct gmp *rt);
+/* lend.c: a priority to a process, or to an M; what it had before, or -1: nothing was lent. */
+int lend(pid_t pid);
+void takeBack(int policy, pid_t pid);
+void lendTo(struct gmp *rt, uint32_t m);
+void takeBackFrom(struct gmp *rt, uint32_t m);
 /* invariant.c: what is wrong while everybody is outside, or NULL. In the tests' build only. */
 const char *brokenInvariant(struct gmp *rt);
 
