@@ -314,6 +314,7 @@ static uint32_t kill_one(struct gmp *rt, uint64_t *seed)
 static uint64_t until_struck(struct gmp *rt, const struct way *way, uint64_t seed)
 {
 	int32_t sysmon = 0;
+	int stopped = 0; /* since which look sysmon is */
 	uint64_t kills = 0;
 
 	for (int i = 0; load_seq_cst(&rt->s->killpoint); i++) {
@@ -321,10 +322,12 @@ static uint64_t until_struck(struct gmp *rt, const struct way *way, uint64_t see
 			pass_ns(2000000);
 			break;
 		}
-		if (sysmon > 0 && i == 300) /* it may have been stopped with a lock in its hand */
+		if (sysmon > 0 && i >= stopped + 300) /* it may have been stopped with a lock in its hand */
 			break;
-		if (way->nosysmon && !sysmon && (sysmon = load_seq_cst(&M(rt, 1)->procid)) > 0)
+		if (way->nosysmon && !sysmon && (sysmon = load_seq_cst(&M(rt, 1)->procid)) > 0) {
 			kill(sysmon, SIGSTOP);
+			stopped = i;
+		}
 		if (way->gated && i % 8 == 7 && kills < 6)
 			kills += kill_one(rt, &seed);
 		usleep(100);
