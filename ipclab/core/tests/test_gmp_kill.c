@@ -19,7 +19,7 @@ static const char *const points[] = {
 #define ANY_POINT 1
 
 enum { MOTHER, WORKER, SLEEPER, LOCKER, SELECTER, BLOCKER, TIED, STOPPER, PRODUCER, CONSUMER, WAITER, ADDER, CLOSER, BULK,
-       NAPPER, PERMIT, WAVE, LONER, HANDER, CALLER, TURNS, PROGRAMS };
+       NAPPER, PERMIT, WAVE, LONER, HANDER, CALLER, TURNS, SPAWNER, PROGRAMS };
 
 /* Workloads. BUSY: both Ps have work all the time. PAIRS: producers and consumers with it. QUIET: little to do, so that Ms
  * sleep, poll and are handed Ps; waves of selects. */
@@ -37,7 +37,7 @@ static void load_up(struct gmp *rt, int64_t rounds, int load)
 			      {OP_SPAWN, BLOCKER, 4}, {OP_SPAWN, TIED, 2}, {OP_SPAWN, STOPPER, 1}, {OP_SPAWN, PERMIT, 4},
 			      {OP_SPAWN, PRODUCER, pairs}, {OP_SPAWN, CONSUMER, pairs}, {OP_WG_ADD, wg, 7},
 			      {OP_SPAWN, TURNS, 4}, {OP_SPAWN, WAITER, 4}, {OP_SPAWN, ADDER, 3}, {OP_SPAWN, CLOSER, 1},
-			      {OP_SPAWN, BULK, 300}, {OP_SLEEP, 0, 100000}, {OP_SPAWN, BULK, 100}};
+			      {OP_SPAWN, SPAWNER, 4}, {OP_SPAWN, BULK, 300}, {OP_SLEEP, 0, 100000}, {OP_SPAWN, BULK, 100}};
 	struct step quiet[] = {{OP_SPAWN, LONER, 1}, {OP_SPAWN, HANDER, 1}, {OP_SLEEP, 0, 1500000},
 			       {OP_SPAWN, NAPPER, 3}, {OP_SLEEP, 0, 300000}, {OP_SPAWN, NAPPER, 2}, {OP_SPAWN, SLEEPER, 2},
 			       {OP_SPAWN, WAVE, 70}, {OP_SPAWN, CALLER, 1}, {OP_SPAWN, STOPPER, 1}, {OP_SPAWN, TIED, 1},
@@ -63,6 +63,7 @@ static void load_up(struct gmp *rt, int64_t rounds, int load)
 	struct step closer[] = {{OP_WG_ADD, wg, -1}, {OP_WG_ADD, wg, -1}, {OP_SLEEP, 0, 300000}, {OP_WG_ADD, wg, -1},
 				{OP_WG_ADD, wg, -1}, {OP_SLEEP, 0, 200000}, {OP_CLOSE, over, 0}};
 	struct step bulk[] = {{OP_EXIT, 0, 0}};
+	struct step spawner[] = {{OP_SPAWN, BULK, 20}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, 4}};
 	struct step napper[] = {{OP_SLEEP, 0, 200000}, {OP_BLOCK, 0, 100000}, {OP_SLEEP, 0, 700000}, {OP_LOOP, 0, rounds}};
 	struct step permit[] = {{OP_ACQUIRE, permits, 0}, {OP_RELEASE, permits, 0}, {OP_LOOP, 0, 100 * rounds}};
 	struct step wave[] = {{OP_SELECT, 3, 0}, {OP_RECV, w[0], 0}, {OP_RECV, w[1], 0}, {OP_RECV, w[2], 0},
@@ -96,6 +97,7 @@ static void load_up(struct gmp *rt, int64_t rounds, int load)
 	ADD(hander);
 	ADD(caller);
 	ADD(turns);
+	ADD(spawner);
 #undef ADD
 }
 
