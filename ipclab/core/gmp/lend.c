@@ -27,7 +27,8 @@ int lend(pid_t pid)
 	struct sched_param least = {.sched_priority = sched_get_priority_min(SCHED_RR)};
 	int policy = sched_getscheduler(pid);
 
-	if (policy < 0 || !isPlain(policy) || sched_setscheduler(pid, SCHED_RR, &least) < 0)
+	/* Not to the children of a G that forks before it is taken back. */
+	if (policy < 0 || !isPlain(policy) || sched_setscheduler(pid, SCHED_RR | SCHED_RESET_ON_FORK, &least) < 0)
 		return -1;
 	return policy;
 }

@@ -212,12 +212,22 @@ static void say_times(const char *what)
 	times.n = 0;
 }
 
-/* What was lent while it was repaired has been given back. */
+static bool has_been_lent(pid_t pid)
+{
+	int policy = sched_getscheduler(pid); /* -1: it is gone */
+
+	return policy >= 0 && (policy & ~SCHED_RESET_ON_FORK) == SCHED_RR;
+}
+
+/* What was lent while it was repaired has been given back, unless it is being repaired again. */
 static void check_priorities(struct gmp *rt)
 {
-	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext); m++)
-		if (load_seq_cst(&M(rt, m)->procid) > 0 && !load_seq_cst(&M(rt, m)->dead) && !load_seq_cst(&rt->s->gate))
-			CHECK(sched_getscheduler(load_seq_cst(&M(rt, m)->procid)) != SCHED_RR || load_seq_cst(&rt->s->gate));
+	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext); m++) {
+		int32_t pid = load_seq_cst(&M(rt, m)->procid);
+
+		if (pid > 0 && !load_seq_cst(&M(rt, m)->dead) && !load_seq_cst(&rt->s->gate))
+			CHECK(!has_been_lent(pid) || load_seq_cst(&rt->s->gate));
+	}
 }
 
 static int run_to_the_end(struct gmp *rt)
