@@ -333,6 +333,10 @@ class Sched:
     def copy(self, most: int, /) -> Sched:
         """In this process's memory, without event rings, and of the Gs the first `most`."""
 
+    def observe(self, most: int, timeout_ns: int | None, /) -> tuple[Sched, bool, bool, int, int, int]:
+        """A copy made while all stands still; blocks without the GIL. Whether it is consistent, whether it was held
+        for this, for how many ns; why not: the index of the M that is inside and does not come out, an errno."""
+
     def chan(self, capacity: int, /) -> int: ...
     def sema(self, value: int = 0, /) -> int: ...
     def program(self, steps: list[tuple[int, int, int]], /) -> int:
@@ -368,6 +372,9 @@ class Sched:
 
     def fileno(self) -> int:
         """-1: a copy has none."""
+
+    def left_out(self) -> int:
+        """Of a copy: Gs that were there when it was made and are not in it."""
 
     def sched_fields(self) -> dict[str, int]: ...
     def p_fields(self, p: int, /) -> dict[str, int]: ...

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/futex.h"
+#include "core/gmp/observe.h"
 #include "core/gmp/schedtrace.h"
 
 #define EVENTS_MOST 8192u
@@ -202,6 +203,43 @@ static PyObject *Sched_copy(PyObject *object, PyObject *args)
 	return copy;
 }
 
+static PyObject *Sched_observe(PyObject *object, PyObject *args)
+{
+	SchedObject *self = (SchedObject *)object, *copy;
+	struct gmp *rt = opened(object);
+	PyObject *timeout_ns = Py_None, *made;
+	struct observed told;
+	int64_t deadline_ns;
+	unsigned int most;
+	int rc, raised;
+
+	if (!rt || !PyArg_ParseTuple(args, "IO", &most, &timeout_ns) || deadline_of_ns(timeout_ns, &deadline_ns) < 0)
+		return NULL;
+	if (rt->segment.fd < 0) {
+		PyErr_SetString(PyExc_RuntimeError, "this Sched is a copy");
+		return NULL;
+	}
+	made = new_observer();
+	if (!made)
+		return NULL;
+	copy = (SchedObject *)made;
+	self->busy++;
+	do {
+		Py_BEGIN_ALLOW_THREADS
+		rc = gmp_observe(&copy->rt, rt, most, deadline_ns, &told);
+		Py_END_ALLOW_THREADS
+		raised = rc == -EINTR && PyErr_CheckSignals() < 0;
+	} while (rc == -EINTR && !raised);
+	self->busy--;
+	copy->open = rc >= 0;
+	if (rc < 0 || raised) {
+		Py_DECREF(made);
+		return raised ? NULL : raise_os_error(rc, "mmap");
+	}
+	return Py_BuildValue("NNNLIi", made, PyBool_FromLong(told.consistent), PyBool_FromLong(told.held),
+			     (long long)told.stopped_ns, told.inside, -told.error);
+}
+
 /* --- the work --- */
 
 static PyObject *index_or_error(int rc, const char *call)
@@ -300,14 +338,14 @@ static PyObject *Sched_wait(PyObject *object, PyObject *args)
 
 	if (!rt || !PyArg_ParseTuple(args, "|O", &timeout_ns) || deadline_of_ns(timeout_ns, &deadline_ns) < 0)
 		return NULL;
-	self->busy = 1;
+	self->busy++;
 	do {
 		Py_BEGIN_ALLOW_THREADS
 		rc = gmp_wait(rt, deadline_ns);
 		Py_END_ALLOW_THREADS
 		raised = rc == -EINTR && PyErr_CheckSignals() < 0;
 	} while (rc == -EINTR && !raised);
-	self->busy = 0;
+	self->busy--;
 	if (raised)
 		return NULL;
 	if (rc == -ETIMEDOUT)
@@ -324,11 +362,11 @@ static PyObject *Sched_set_procs(PyObject *object, PyObject *args)
 
 	if (!rt || !PyArg_ParseTuple(args, "I", &procs))
 		return NULL;
-	self->busy = 1;
+	self->busy++;
 	Py_BEGIN_ALLOW_THREADS
 	rc = gmp_set_procs(rt, procs);
 	Py_END_ALLOW_THREADS
-	self->busy = 0;
+	self->busy--;
 	if (rc < 0)
 		return raise_os_error(rc, "gmp_set_procs");
 	Py_RETURN_NONE;
@@ -342,11 +380,11 @@ static PyObject *Sched_stop(PyObject *object, PyObject *unused)
 	(void)unused;
 	if (!rt)
 		return NULL;
-	self->busy = 1;
+	self->busy++;
 	Py_BEGIN_ALLOW_THREADS
 	gmp_stop(rt);
 	Py_END_ALLOW_THREADS
-	self->busy = 0;
+	self->busy--;
 	Py_RETURN_NONE;
 }
 
@@ -497,6 +535,14 @@ static PyObject *Sched_fd(PyObject *object, PyObject *unused)
 	return rt ? PyLong_FromLong(rt->segment.fd) : NULL;
 }
 
+static PyObject *Sched_left_out(PyObject *object, PyObject *unused)
+{
+	struct gmp *rt = opened(object);
+
+	(void)unused;
+	return rt ? PyLong_FromUnsignedLong(rt->leftout) : NULL;
+}
+
 static PyObject *Sched_sched(PyObject *object, PyObject *unused)
 {
 	struct gmp *rt = opened(object);
@@ -576,6 +622,7 @@ static PyObject *py_event_name(PyObject *module, PyObject *args)
 static PyMethodDef sched_methods[] = {
 	{"attach", Sched_attach, METH_VARARGS | METH_STATIC, NULL},
 	{"copy", Sched_copy, METH_VARARGS, NULL},
+	{"observe", Sched_observe, METH_VARARGS, NULL},
 	{"chan", Sched_chan, METH_VARARGS, NULL},
 	{"sema", Sched_sema, METH_VARARGS, NULL},
 	{"program", Sched_program, METH_O, NULL},
@@ -592,6 +639,7 @@ static PyMethodDef sched_methods[] = {
 	{"schedtrace", Sched_schedtrace, METH_VARARGS, NULL},
 	{"usage", Sched_usage, METH_NOARGS, NULL},
 	{"fileno", Sched_fd, METH_NOARGS, NULL},
+	{"left_out", Sched_left_out, METH_NOARGS, NULL},
 	{"sched_fields", Sched_sched, METH_NOARGS, NULL},
 	{"p_fields", Sched_p, METH_VARARGS, NULL},
 	{"p_runq", Sched_runq, METH_VARARGS, NULL},

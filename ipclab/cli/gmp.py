@@ -151,3 +151,28 @@ _HINTS = {
     "limit": "fewer Gs at a time, or `ulimit -u`",
     "internal": "this is a bug in ipclab",
 }
+
+
+@gmp_command.command(
+    "snapshot",
+    short_help="Every field and list of a scheduler that runs.",
+    epilog="Example: ipclab gmp snapshot, or: ipclab gmp snapshot 1234 --json -o s.json",
+)
+@click.argument("pid", metavar="[PID]", type=int, required=False)
+@click.option("--gs", "most", metavar="N", type=int, default=10_000, help="Copy the first N Gs of allgs. [10000]")
+@output_options
+def snapshot_command(pid: int | None, most: int, as_json: bool, file: Path | None) -> None:
+    """Show sched and every P, M and G of the scheduler that process PID belongs to: its caller, template or any M.
+
+    Without PID: of the only one this user runs. It stands still while it is copied, far less than a millisecond as a
+    rule, and goes on by itself whatever happens to this command. What could not be made to stand still is said so.
+    """
+    if not 0 <= most <= 1 << 28:
+        raise UsageError(f"--gs {most} is out of range", hint="0 or more")
+    if pid is not None and pid < 1:
+        raise UsageError(f"{pid} is no process", hint="a PID is 1 or more")
+    from ipclab.gmp.observer import snapshot
+    from ipclab.views.gmp_snapshot import snapshot_report
+
+    seen = snapshot(pid, most)
+    show(seen, lambda place: snapshot_report(seen, place), as_json=as_json, file=file)

@@ -44,7 +44,7 @@ from ipclab.gmp.compile import Compiled, compile_workload
 from ipclab.gmp.eventlog import EventLog
 from ipclab.gmp.outcome import message_of, outcome_of, waiting_gs
 from ipclab.gmp.script import Op
-from ipclab.gmp.snapshot import GS_MOST, record_of
+from ipclab.gmp.state import GS_MOST, observed
 from ipclab.gmp.workload import Workload
 from ipclab.records.gmp import JobResult, ModelName, SchedEvent, SchedSnapshot, SimResult, SimTotals
 
@@ -258,13 +258,9 @@ class Simulation:
             self._sched.set_procs(procs)
 
     def snapshot(self, most: int = GS_MOST) -> SchedSnapshot:
-        """Everything; of the Gs the first `most`. The world goes on meanwhile: words may be of different moments."""
+        """Everything; of the Gs the first `most`. All stands still while it is copied, or `notes` says why not."""
         with self._lock:
-            total = self._sched.sched_fields()["allglen"]
-            copy = self._sched.copy(most)
-        ended = copy.fatal()[0] != 0
-        notes = () if ended else ("the world went on while it was copied",)
-        return record_of(copy, gs_total=total, consistent=ended, notes=notes)
+            return observed(self._sched, most)
 
     def schedtrace(self, detailed: bool = False) -> str:
         """One look in Go 1.25's format, with its newline."""

@@ -255,3 +255,14 @@ class WorkloadList(msgspec.Struct, frozen=True, kw_only=True, tag_field="record"
 
     schema_version: int = GMP_SCHEMA_VERSION
     workloads: tuple[WorkloadEntry, ...]
+
+
+class RunningScheduler(msgspec.Struct, frozen=True, kw_only=True):
+    """One that was found."""
+
+    caller_pid: int
+    template_pid: int
+    #: The caller's command line, its first 80 characters.
+    command: str
+    #: It runs no more, and has not been closed yet.
+    ended: bool

@@ -328,7 +328,8 @@ int gmp_copy(struct gmp *copy, const struct gmp *from, uint32_t most)
 		memcpy(base + s->off_marea + m * s->mareabytes, there + s->off_marea + m * s->mareabytes,
 		       s->maxprograms * sizeof(struct tally));
 	gs = load_acquire(&s->allglen);
-	gs = gs < most ? gs : most;
+	copy->leftout = gs > most ? gs - most : 0;
+	gs -= copy->leftout;
 	memcpy(base + s->off_g, there + s->off_g, (gs + (size_t)1) * sizeof(struct g));
 	sudogs = s->sudoglen < s->maxsudog ? s->sudoglen : s->maxsudog;
 	memcpy(base + s->off_sudog, there + s->off_sudog, (sudogs + (size_t)1) * sizeof(struct sudog));

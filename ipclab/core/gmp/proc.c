@@ -64,7 +64,8 @@
  * The gate. An M is *outside* the runtime while it runs a G's own code, is in a system call of the G, or sleeps on its
  * note; then it holds no lock, has no G in hand, and its records say all there is to say. It goes in and out by
  * enterRuntime and leaveRuntime. To repair, the template closes the gate and waits until every live M is outside; none
- * can come in. Ms that go from round to round without leaving pass the gate in schedule().
+ * can come in. Ms that go from round to round without leaving pass the gate in schedule(). An observer who wants to see
+ * everything at one moment has the template do the same for him: observe.c has that protocol and its invariant.
  *
  * Death. An M can vanish between any two instructions. The words are chosen so that the truth can be found:
  *   - every structure has one store that counts (ring: head or tail; list: its head or the link; channel: sendx, recvx,
@@ -90,7 +91,7 @@
  *
  * Files: runq.c gfree.c (where Gs wait), m.c (Ms and Ps), find.c (findRunnable), stw.c, syscall.c, sysmon.c, time.c,
  * chan.c, select.c, sema.c, script.c (what Gs do), template.c, repair.c and lend.c (birth and death of Ms), deadlock.c,
- * tally.c, events.c, schedtrace.c, gmp.c (the segment; what a caller sees).
+ * tally.c, events.c, schedtrace.c, observe.c, gmp.c (the segment; what a caller sees).
  */
 #define _GNU_SOURCE
 #include "proc.h"

@@ -346,6 +346,9 @@ struct schedt {
 	_Atomic uint64_t tookns[GMP_REPAIRS_KEPT]; /* template; of the last repairs, by repairs modulo their number */
 	_Atomic uint32_t callerwhere; /* the caller, while it stops the world; enum m_where */
 	_Atomic uint32_t callerstops; /* the caller: counted in nmidlelocked, as -1 */
+	_Atomic uint32_t snapseq;     /* template; odd: all stands still, for the observer of that token: see observe.c */
+	_Atomic int32_t snapfor, snaprefused; /* template; tokens */
+	_Atomic uint32_t snapinside;  /* template; of the refused: the M that does not come out */
 	uint32_t epoch;               /* template; for g.mark */
 	_Atomic uint64_t preempts, retakes; /* sysmon. no point: statistics */
 	_Atomic uint32_t killpoint; /* tests: see point.h */
@@ -385,6 +388,7 @@ struct gmp {
 	struct segment segment;
 	struct gmp_hooks hooks;
 	pid_t template; /* the caller: the template's pid; 0: not running */
+	uint32_t leftout; /* a copy: Gs that were there and are not in it */
 	struct rusage usage; /* the caller: what the template and its Ms have used, known when it has ended */
 	uint64_t team;  /* the caller, with threads: the template's thread */
 };

@@ -44,6 +44,14 @@ static uint64_t goidOf(struct gmp *rt, uint32_t g)
 	return g <= load_acquire(&rt->s->allglen) ? load_relaxed(&G(rt, g)->goid) : 0;
 }
 
+/* Bounded: an observer reads what another process has written. */
+static int32_t gomaxprocs(struct gmp *rt)
+{
+	int32_t n = load_relaxed(&rt->s->gomaxprocs);
+
+	return n < GMP_MAXPROCS ? n : GMP_MAXPROCS;
+}
+
 static uint32_t runqsize(struct p *pp)
 {
 	return load_seq_cst(&pp->runqtail) - load_seq_cst(&pp->runqhead);
@@ -63,7 +71,7 @@ static void headline(struct gmp *rt, struct text *text)
 
 static void shortPs(struct gmp *rt, struct text *text)
 {
-	int32_t n = load_relaxed(&rt->s->gomaxprocs);
+	int32_t n = gomaxprocs(rt);
 
 	for (int32_t i = 0; i < n; i++)
 		print(text, "%s%u%s", i == 0 ? " [ " : " ", runqsize(&rt->allp[i]), i == n - 1 ? " ]" : "");
@@ -80,7 +88,7 @@ static void detailedPs(struct gmp *rt, struct text *text)
 	print(text, " gcwaiting=%s nmidlelocked=%d stopwait=%d sysmonwait=%s\n",
 	      load_relaxed(&s->gcwaiting) ? "true" : "false", load_relaxed(&s->nmidlelocked), load_relaxed(&s->stopwait),
 	      load_relaxed(&s->sysmonwait) ? "true" : "false");
-	for (int32_t i = 0; i < load_relaxed(&s->gomaxprocs); i++) {
+	for (int32_t i = 0; i < gomaxprocs(rt); i++) {
 		struct p *pp = &rt->allp[i];
 		uint32_t m = load_relaxed(&pp->m);
 
@@ -99,7 +107,7 @@ static const char *truth(uint32_t word)
 
 static void detailedMs(struct gmp *rt, struct text *text)
 {
-	for (uint32_t m = load_acquire(&rt->s->allm); m; m = load_relaxed(&M(rt, m)->alllink)) {
+	for (uint32_t m = load_acquire(&rt->s->allm); m && m < rt->s->maxmcount; m = load_relaxed(&M(rt, m)->alllink)) {
 		struct m *mp = M(rt, m);
 		uint32_t p = load_relaxed(&mp->p), g = load_relaxed(&mp->curg), locked = load_relaxed(&mp->lockedg);
 

@@ -27,6 +27,7 @@
 #include "core/sys.h"
 #include "events.h"
 #include "lock_futex.h"
+#include "observe.h"
 #include "point.h"
 #include "proc.h"
 
@@ -104,6 +105,7 @@ static _Noreturn void processOfM(struct gmp *rt, uint32_t m, pid_t parent, const
 	becomeM(rt, m);
 	ofThisProcess = rt;
 	handle(SIGCHLD, SIG_DFL, 0);
+	observeForget();
 	handle(SIGURG, onSigurg, SA_RESTART);
 	madvise(rt->segment.base, rt->segment.mapped_bytes, MADV_DONTFORK); /* a child of user code can do no harm */
 	sigprocmask(SIG_SETMASK, mask, NULL);
@@ -196,6 +198,7 @@ static _Noreturn void processOfTemplate(struct gmp *rt, pid_t parent)
 	rt->where = NULL;
 	ofThisProcess = rt;
 	handle(SIGCHLD, onSigchld, SA_RESTART | SA_NOCLDSTOP);
+	observeInstall(rt);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	while (!load_seq_cst(&s->exiting)) {
@@ -207,6 +210,7 @@ static _Noreturn void processOfTemplate(struct gmp *rt, pid_t parent)
 			newosproc(rt, m);
 			busy = true;
 		}
+		busy |= observeServe(rt);
 		if (!busy && !load_seq_cst(&s->exiting))
 			note_park(&s->templatenote, nanotime() + TEMPLATE_LOOK_NS);
 		note_disarm(&s->templatenote);

@@ -1,11 +1,13 @@
 """A scheduler's whole state as a record: every field and list of sched and of each P, M and G.
 
-`record_of` reads a copy of the segment (Sched.copy), at leisure: whether that is consistent depends on whether the
-world stood still while it was copied. gmp/observer.py makes it do so.
+`observed` asks the scheduler's template to let everything stand still, copies, lets it go on, and reads the copy at
+leisure; core/gmp/observe.c has the protocol and its invariant.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Iterable
 
@@ -21,14 +23,38 @@ _SEMA_KIND = ("semaphore", "mutex", "wait group")
 _MODELS: tuple[ModelName, ...] = ("m:n", "n:1", "1:1")
 _SYSMON = 2
 _LIST_MOST = 1 << 20
+_CALLER = (1 << 32) - 1
 #: Gs a snapshot has when nothing else is said; the rest is counted as left out.
 GS_MOST = 10_000
+#: The template answers within a millisecond; it refuses after a second. One that is stopped never answers.
+_ANSWER_S = 3.0
+
+
+def observed(sched: _core.Sched, most: int = GS_MOST) -> SchedSnapshot:
+    """A look at one that runs or has run. Blocks 3 s at most, when its template does not answer."""
+    copy, consistent, held, stopped_ns, inside, number = sched.observe(most, int(_ANSWER_S * 1e9))
+    notes = () if consistent else (f"not of one moment: {_why(copy, inside, number)}",)
+    return record_of(copy, consistent=consistent, stopped_ns=stopped_ns if held else None, notes=notes)
+
+
+def _why(copy: _core.Sched, inside: int, number: int) -> str:
+    if inside == _CALLER:
+        return "the caller is inside the runtime and does not come out"
+    if inside:
+        m = copy.m_fields(inside)
+        return f"M{m['id']} (pid {m['procid']}) is inside the runtime and does not come out"
+    template = copy.sched_fields()["templatepid"]
+    if number == errno.ETIMEDOUT:
+        return f"the template (pid {template}) does not answer; it is in state {procfs.state(template)}"
+    if number == errno.ESRCH:
+        return "it is being ended"
+    return f"the template (pid {template}) cannot be asked: {os.strerror(number)}"
 
 
 def record_of(
-    copy: _core.Sched, *, gs_total: int, consistent: bool, stopped_ns: int | None = None, notes: Iterable[str] = ()
+    copy: _core.Sched, *, consistent: bool, stopped_ns: int | None = None, notes: Iterable[str] = ()
 ) -> SchedSnapshot:
-    """The record of a copy. `gs_total`: Gs there were when it was made."""
+    """The record of a copy."""
     sched = copy.sched_fields()
     gs = [copy.g_fields(index) for index in range(1, sched["allglen"] + 1)]
     look = _Look(copy, gs)
@@ -51,7 +77,7 @@ def record_of(
         ps=tuple(look.ps(sched["gomaxprocs"])),
         ms=tuple(ms),
         gs=tuple(look.g(g) for g in gs),
-        gs_left_out=max(0, gs_total - len(gs)),
+        gs_left_out=copy.left_out(),
         channels=tuple(look.chan(number) for number in range(sched["nchans"])),
         semaphores=tuple(look.sema(number) for number in range(sched["nsemas"])),
     )
