@@ -100,6 +100,32 @@ def test_what_the_table_says_to_be_here_is_here(record: str) -> None:
             assert field in fields_of(owner or record), f"docs/gmp-fields.md, {record}: {name} is not in the sources"
 
 
+#: Not in a snapshot: where things lie, what only tests and repair use, and what is shown in another form.
+NOT_IN_A_SNAPSHOT = {
+    "schedt": {
+        "header", "recordbytes", "off_programs", "off_steps", "off_chans", "off_semas", "off_p", "off_m", "off_g",
+        "off_sudog", "off_words", "off_marea", "maxprograms", "maxsteps", "maxchans", "maxsemas", "maxwords", "nwords",
+        "mareabytes", "threads", "startticks", "idlepMask", "timerpMask", "sudogcommitted", "fataltext", "lostgoids",
+        "epoch", "killpoint", "killcountdown", "killmask", "killsignal", "snapseq", "snapfor", "snaprefused",
+        "snapinside", "tookns",
+    },
+    "p": {"runq", "adrift"},
+    "m": {"log", "logcount", "logacc"},
+    "g": {"sg", "mutexflags", "tchild", "tnext", "tprev", "count", "since", "mark"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_every_field_is_in_a_snapshot(record: str) -> None:
+    """`ipclab gmp snapshot` shows every field; a new one goes into the table of _core_gmp_fields.c."""
+    binding = (ROOT / "ipclab" / "_core_gmp_fields.c").read_text(encoding="utf-8")
+    shown = set(re.findall(rf"\b(?:U|I|KEY)\(struct {record}, (\w+)", binding))
+    assert shown
+    assert fields_of(record) - shown - NOT_IN_A_SNAPSHOT[record] == set(), (
+        "into _core_gmp_fields.c, or NOT_IN_A_SNAPSHOT"
+    )
+
+
 def test_smaller_records_have_the_fields_of_their_table() -> None:
     for _go, here, *_ in rows(sections(FIELDS)["Smaller records"]):
         record, *names = spans(here) or ["-"]

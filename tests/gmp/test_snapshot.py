@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import signal
 import struct
 import subprocess
@@ -272,54 +271,3 @@ def test_a_wrong_request_is_one_line(arguments: list[str], code: int, words: str
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_every_word_of_the_records_is_in_a_snapshot() -> None:
-    """The tables of the binding name every field of g, m, p and sched, but for those listed here with the reason."""
-    source = Path(__file__).resolve().parents[2] / "ipclab" / "core" / "gmp" / "runtime2.h"
-    if not source.exists():
-        pytest.skip("only the checkout has the C sources")
-    text = re.sub(r"/\*.*?\*/", "", source.read_text("utf-8"), flags=re.DOTALL)
-    sched = _core.Sched(procs=1, maxg=100, maxm=4, eventslots=0)
-    sched.program([(0, 0, 0)])
-    sched.start(0)
-    sched.wait(int(LONG_S * 1e9))
-    seen = {
-        "schedt": sched.sched_fields(),
-        "p": sched.p_fields(0),
-        "m": sched.m_fields(1),
-        "g": sched.g_fields(1),
-    }
-    sched.close()
-    for record, fields in seen.items():
-        (body,) = re.findall(rf"^struct {record} {{(.*?)^}}", text, flags=re.DOTALL | re.MULTILINE)
-        names = {
-            re.sub(r"\[.*\]", "", name).strip()
-            for line in body.split(";")
-            if line.strip()
-            for name in re.sub(
-                r"^\s*(_Alignas\(\w+\)|struct \w+|[\w ]*?\b(?:u?int\d+_t|char)\b)\s*",
-                "",
-                line.strip()
-                .replace("_Atomic ", "")
-                .replace("_Alignas(FALSE_SHARING_BYTES) ", "")
-                .replace("_Alignas(64) ", ""),
-            ).split(",")
-        }
-        shown = {name.split(".")[0] for name in fields}
-        assert names - shown - HIDDEN[record] == set(), record
-
-
-#: Not in a snapshot: where things lie, what only tests and repair use, and what is shown in another form.
-HIDDEN = {
-    "schedt": {
-        "header", "recordbytes", "off_programs", "off_steps", "off_chans", "off_semas", "off_p", "off_m", "off_g",
-        "off_sudog", "off_words", "off_marea", "maxprograms", "maxsteps", "maxchans", "maxsemas", "maxwords", "nwords",
-        "mareabytes", "threads", "startticks", "idlepMask", "timerpMask", "sudogcommitted", "fataltext", "lostgoids",
-        "epoch", "killpoint", "killcountdown", "killmask", "killsignal", "snapseq", "snapfor", "snaprefused",
-        "snapinside",
-    },
-    "p": {"runq", "adrift"},
-    "m": {"log", "logcount", "logacc"},
-    "g": {"sg", "mutexflags", "tchild", "tnext", "tprev", "count", "since", "mark"},
-}  # fmt: skip
