@@ -61,7 +61,7 @@ static const struct field m_table[] = {
 	U(struct m, oldp), U(struct m, spinning), U(struct m, blocked), U(struct m, lockedg), I(struct m, locks),
 	U(struct m, schedlink), U(struct m, alllink), U(struct m, mstartfn), U(struct m, syscalltick), KEY(struct m, park),
 	U(struct m, idle), U(struct m, lockedwait), U(struct m, exiting), U(struct m, polling), U(struct m, dead),
-	U(struct m, stalled), U(struct m, switches), U(struct m, steals), U(struct m, handoffs), U(struct m, eventhead), {0},
+	U(struct m, stalled), U(struct m, lent), U(struct m, switches), U(struct m, steals), U(struct m, handoffs), U(struct m, eventhead), {0},
 };
 
 static const struct field g_table[] = {
