@@ -26,12 +26,12 @@ _LIST_MOST = 1 << 20
 _CALLER = (1 << 32) - 1
 #: Gs a snapshot has when nothing else is said; the rest is counted as left out.
 GS_MOST = 10_000
-#: The template answers within a millisecond; it refuses after a second. One that is stopped never answers.
-_ANSWER_S = 3.0
+#: The template answers within a millisecond. It refuses after 10 s, or after one if an M or it itself is stopped.
+_ANSWER_S = 15.0
 
 
 def observed(sched: _core.Sched, most: int = GS_MOST) -> SchedSnapshot:
-    """A look at one that runs or has run. Blocks 3 s at most, when its template does not answer."""
+    """A look at one that runs or has run. Blocks 15 s at most; a second where something is stopped."""
     copy, consistent, held, stopped_ns, inside, number = sched.observe(most, int(_ANSWER_S * 1e9))
     notes = () if consistent else (f"not of one moment: {_why(copy, inside, number)}",)
     return record_of(copy, consistent=consistent, stopped_ns=stopped_ns if held else None, notes=notes)

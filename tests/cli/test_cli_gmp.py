@@ -42,6 +42,18 @@ def written(tmp: Path, text: str) -> str:
     return "work.toml"
 
 
+@pytest.mark.parametrize("command", ["sim", "snapshot"])
+def test_help_has_an_example(ipclab: Run, command: str) -> None:
+    done = ipclab("gmp", command, "--help")
+    assert f"Example: ipclab gmp {command}" in done.stdout
+    assert "--json" in done.stdout
+
+
+def test_completion_knows_the_workloads(ipclab: Run) -> None:
+    asked = {"COMP_WORDS": "ipclab gmp sim phil", "COMP_CWORD": "3", "_IPCLAB_COMPLETE": "bash_complete"}
+    assert "plain,philosophers" in ipclab(**asked).stdout.split()
+
+
 # --- what it prints --------------------------------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ def test_help_has_an_example(ipclab: Callable[..., subprocess.CompletedProcess[s
 def test_help_names_every_command(ipclab: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = ipclab("--help")
     assert done.returncode == 0
-    for command in (*COMMANDS, "bench"):
+    for command in (*COMMANDS, "bench", "gmp"):
         assert re.search(rf"^  {command} ", done.stdout, flags=re.MULTILINE)
     assert "Example:" in done.stdout
 

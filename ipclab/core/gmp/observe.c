@@ -25,8 +25,8 @@
  * between two loads of the same odd number is a copy of one moment.
  *
  * An M that dies while it is outside tears nothing; it is reaped when the gate is open. One that dies inside is repaired
- * first (templateReap), and then the hold is tried again. One that is stopped inside for a second is named: the hold is
- * refused, and the gate opened. An observer that dies holds everybody up for as long as the template needs to see it.
+ * first (templateReap), and then the hold is tried again. One that stands still inside for a second, or does not come out
+ * for ten, is named: the hold is refused, and the gate opened. An observer that dies holds everybody up for as long as the template needs to see it.
  * Who may send the signal could also kill: the same uid, or root.
  *
  * no point: all stores but the observer's own are the template's, who is not killed alone: then all is over.
@@ -35,13 +35,16 @@
 #include "observe.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/futex.h"
+#include "core/procstat.h"
 #include "core/sys.h"
 #include "gmp.h"
 #include "lock_futex.h"
@@ -51,13 +54,31 @@
 #define HOLD_NS INT64_C(200000000)
 #define HOLD_LOOK_NS INT64_C(1000000)
 #define GATE_LOOK_NS INT64_C(50000)
-#define REFUSE_NS NS_PER_S
+#define REFUSE_NS NS_PER_S          /* one that is stopped is waited for so long ... */
+#define PATIENCE_NS (10 * NS_PER_S) /* ... one that only waits for a CPU, on a full machine, longer */
 #define ASK_AGAIN_NS INT64_C(300000000) /* two observers at once: one of the questions may be lost */
 #define ASK_LOOK_US 50
 
 static inline int observeSignal(void)
 {
 	return SIGRTMIN + 5;
+}
+
+/* Whether a process stands still: stopped, traced, in an uninterruptible sleep, dead; not, if that cannot be read. */
+static bool standsStill(pid_t pid)
+{
+	char text[1024], path[32];
+	struct procstat stat;
+	ssize_t size = -1;
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		size = read(fd, text, sizeof text);
+		close(fd);
+	}
+	return size > 0 && procstat_parse(text, (size_t)size, &stat) == 0 && strchr("TtDZX", stat.state);
 }
 
 /* --- the template's side --- */
@@ -112,6 +133,13 @@ static uint32_t someoneInside(struct gmp *rt)
 	return load_seq_cst(&rt->s->callerwhere) == M_RUNTIME ? UINT32_MAX : 0;
 }
 
+static bool doesNotComeOut(struct gmp *rt, uint32_t m, int64_t waited_ns)
+{
+	pid_t pid = m == UINT32_MAX ? rt->s->callerpid : load_relaxed(&M(rt, m)->procid);
+
+	return waited_ns > PATIENCE_NS || (waited_ns > REFUSE_NS && standsStill(pid));
+}
+
 static void openGate(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
@@ -136,7 +164,7 @@ static int closeGate(struct gmp *rt, int32_t token)
 		templateReap(rt, &died);
 		if (died)
 			return -1;
-		if (load_seq_cst(&s->exiting) || nanotime() - began > REFUSE_NS) {
+		if (load_seq_cst(&s->exiting) || doesNotComeOut(rt, m, nanotime() - began)) {
 			store_seq_cst(&s->snapinside, m);
 			store_seq_cst(&s->snaprefused, token);
 			openGate(rt);
@@ -202,9 +230,9 @@ static uint32_t askToHold(const struct gmp *from, int32_t token, int64_t deadlin
 {
 	struct schedt *s = from->s;
 	pid_t template = load_seq_cst(&s->templatepid);
-	int64_t again = 0;
+	int64_t began = nanotime(), again = 0;
 
-	while (nanotime() < deadline_ns) {
+	while (nanotime() < deadline_ns && !(nanotime() - began > REFUSE_NS && standsStill(template))) {
 		uint32_t seq = load_seq_cst(&s->snapseq);
 
 		if (seq % 2 == 1 && load_seq_cst(&s->snapfor) == token)
@@ -217,7 +245,7 @@ static uint32_t askToHold(const struct gmp *from, int32_t token, int64_t deadlin
 			told->error = template > 0 ? sys_sigqueue(template, observeSignal(), token | OBSERVE_HOLD) : -ESRCH;
 			if (told->error)
 				return 0;
-			again = nanotime() + (again ? ASK_AGAIN_NS : REFUSE_NS + ASK_AGAIN_NS);
+			again = nanotime() + ASK_AGAIN_NS;
 		}
 		if (usleep(ASK_LOOK_US) < 0) {
 			told->error = -EINTR;

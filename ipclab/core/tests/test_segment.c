@@ -212,6 +212,37 @@ static int a_killed_creator_leaves_only_a_name(void)
 	return 0;
 }
 
+static int a_look_cannot_write(void)
+{
+	struct segment segment, look;
+	char path[40];
+	int fd, status;
+	pid_t pid;
+
+	CHECK_EQ(segment_create(&segment, NULL, SEGMENT_PLAIN, sizeof(struct segment_header), 100, 0), 0);
+	snprintf(path, sizeof path, "/proc/self/fd/%d", segment.fd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	CHECK(fd >= 0);
+	CHECK_EQ(segment_attach(&look, fd, SEGMENT_PLAIN, 0), -EACCES);
+	CHECK_EQ(segment_attach_readonly(&look, fd, SEGMENT_GMP), -EPROTOTYPE);
+	CHECK_EQ(segment_attach_readonly(&look, fd, SEGMENT_PLAIN), 0);
+	*(char *)segment_data(&segment) = 7;
+	CHECK_EQ(*(char *)segment_data(&look), 7);
+	pid = fork();
+	if (pid == 0) {
+		signal(SIGSEGV, SIG_DFL); /* not the sanitizer's */
+		*(volatile char *)segment_data(&look) = 8;
+		_exit(0);
+	}
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+	CHECK_EQ(*(char *)segment_data(&segment), 7);
+	segment_close(&look);
+	segment_close(&segment);
+	close(fd);
+	return 0;
+}
+
 /* A reserved segment has memory where it was committed, seen by a mapping that is older than the memory. */
 static int a_reserved_segment_grows_under_its_mappings(void)
 {
@@ -248,6 +279,7 @@ int main(int argc, char **argv)
 		{"absurd_sizes_are_refused", absurd_sizes_are_refused},
 		{"a_full_shm_is_an_error_not_a_signal", a_full_shm_is_an_error_not_a_signal},
 		{"a_killed_creator_leaves_only_a_name", a_killed_creator_leaves_only_a_name},
+		{"a_look_cannot_write", a_look_cannot_write},
 		{"a_reserved_segment_grows_under_its_mappings", a_reserved_segment_grows_under_its_mappings},
 		{NULL, NULL},
 	};
