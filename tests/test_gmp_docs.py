@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "ipclab" / "core"
 FIELDS = ROOT / "docs" / "gmp-fields.md"
 LANGUAGES = (ROOT / "docs" / "gmp.md", ROOT / "docs" / "gmp.zh-CN.md")
-PAGES = (*LANGUAGES, FIELDS)
+PAGES = (*LANGUAGES, FIELDS, ROOT / "docs" / "gmp-sim.md")
 RECORDS = ("g", "m", "p", "schedt")
 GO_VERSION = "go1.25"
 

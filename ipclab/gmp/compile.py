@@ -323,11 +323,11 @@ class _Compiler:
         there = f"there are {', '.join(names)}" if names else "there is none"
         self._wrong(where, f"no {kind} is called {name!r}", f"{there}; {place} makes one")
 
-    def _wrong(self, where: _Where, what: str, hint: str | None = None) -> NoReturn:
+    def _wrong(self, where: _Where, what: str, hint: str = "docs/gmp-sim.md has every step") -> NoReturn:
         job, place, text = where
         self._fail(f'{_at(job, place)} "{text}": {what}', hint)
 
-    def _fail(self, what: str, hint: str | None) -> NoReturn:
+    def _fail(self, what: str, hint: str) -> NoReturn:
         raise UsageError(f"{self.name}: {what}", hint=hint)
 
 

@@ -182,45 +182,17 @@ def job(steps: str, more: str = "", name: str = "a") -> str:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (job('"comput 1ms"'), "job 'a', step 1 \"comput 1ms\": unknown step 'comput'; did you mean 'compute'?"),
-        (job('"yield", "frobnicate"'), "step 2 \"frobnicate\": unknown step 'frobnicate'"),
-        (job('"send c"'), "step 1 \"send c\": no channel is called 'c'; there is none; [channels] makes one"),
-        ("[channels]\nb = 1\n" + job('"recv c"'), "no channel is called 'c'; there are b; [channels] makes one"),
-        (job('"compute -1ms"'), 'step 1 "compute -1ms": the time -1ms is negative'),
-        (job('"sleep 5"'), "'5' has no unit, as in 5ms"),
-        (job('"sleep soon"'), "'soon' is no time"),
-        (job('"compute 5ms..2ms"'), "the range 5ms..2ms ends before it begins"),
-        (job('"compute"'), "compute is written 'compute TIME'"),
-        (job('"lock m"'), "no mutex is called 'm'"),
-        ('mutexes = ["m"]\n' + job('"acquire m"'), "no semaphore is called 'm'"),
-        (job('"spawn b"'), "no job is called 'b'; there are a"),
-        (job('"spawn a"'), "a spawn bomb: a -> a never ends"),
-        (job('"spawn b"') + job('"spawn a 2"', name="b"), "a spawn bomb: a -> b -> a never ends"),
-        (job('"spawn b 1000000"', "repeat = 1000") + job('"yield"', "count = 0", name="b"), "1000000002 Gs in all"),
-        (job('"yield"', 'at = "-3ms"'), "job 'a', at: the time -3ms is negative"),
-        (job('"yield"', "count = -1"), "job 'a': count -1 is not between 0"),
-        (job('"yield"', "repeat = 0"), "job 'a': repeat 0 is not 1 or more"),
-        (job('"yield"', 'count = "x"'), "job 1 'a', count: expected `int`, got `str`"),
-        (job('"yield"', "counts = 3"), "object contains unknown field `counts`"),
-        (job('{ repeat = 2, steps = ["yield", "nope"] }'), "job 'a', step 1.2 \"nope\": unknown step"),
-        (job('{ repeat = 2 }'), "job 'a', step 1: neither steps nor a select"),
-        (job('{ select = ["yield"] }'), "a case of a select is send or recv"),
-        (job('{ default = true, steps = ["yield"] }'), "only a select has a default"),
-        (job('"yield"') + job('"yield"'), "two jobs are called 'a'"),
-        (job('"yield"', name="main"), "'main' is no name"),
-        ("", "object missing required field `job`"),
-        ("job = []", "it has no job"),
-        ("[[job]\n", "it is not TOML"),
-        ("[channels]\nc = -1\n" + job('"yield"'), "channel 'c': -1 is not between 0"),
-        (job('"stopworld 1ms 300"'), "300 is not between 1 and 256"),
+        (
+            job('"yield", "comput 1ms"'),
+            "job 'a', step 2 \"comput 1ms\": unknown step 'comput'; did you mean 'compute'?",
+        ),
+        (job('"yield"', 'count = "x"'), "job 1 'a', count: expected `int`, got `str`; docs/gmp-sim.md has every field"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_workload_is_one_line_that_names_the_place(ipclab: Run, tmp_path: Path, text: str, words: str) -> None:
     done = ipclab("gmp", "sim", written(tmp_path, text))
     assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("ipclab: work.toml: ")
-    assert words in line
+    assert done.stderr == f"ipclab: work.toml: {words}\n"
 
 
 @pytest.mark.parametrize(
