@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import struct
 
 from ipclab import _core
@@ -10,56 +11,63 @@ from ipclab.records.gmp import SchedEvent
 #: struct event of core/gmp/events.h: ticks, kind | P << 16 | M id << 32, goid, arg.
 _EVENT = struct.Struct("<QQQQ")
 _NO_P = 0xFFFF
-#: EV_STEAL .. the last kind is not known here: names are asked for until the core has none.
+_MOST = 1 << 64
+#: More than there are: names of the core are asked for by number.
 _KINDS_MOST = 256
 _EXIT = "M exit"
 
 
-class EventLog:
-    """The rings of one Sched, read on from where they were left. One thread at a time."""
+_Raw = tuple[int, int, int, int]
 
-    def __init__(self, sched: _core.Sched, *, keep: bool = False) -> None:
+
+class EventLog:
+    """The rings of one Sched, read on from where they were left. One thread at a time.
+
+    The rings are read one after the other while all are written. So that what is given out is in order, also from one
+    read to the next, events later than the moment at which a read began are kept for the next one; and ticks become
+    nanoseconds by the two readings of both clocks between which they lie. (An M that lost its CPU between taking an
+    event's time and storing it is too late all the same: `SimResult.events` is sorted once more.)
+    """
+
+    def __init__(self, sched: _core.Sched) -> None:
         self._sched = sched
-        self._keep = keep
         self._at: dict[int, int] = {}
         self._ended: set[int] = set()
         self._kinds = [_core.gmp_event_name(kind) for kind in range(_KINDS_MOST)]
+        self._later: list[_Raw] = []
+        self._clock = sched.clock()[:2]
         #: Overwritten before they could be read.
         self.lost = 0
         #: What somebody wants to have later.
         self.kept: list[SchedEvent] = []
 
     def read(self) -> list[SchedEvent]:
-        """Everything since the last call."""
+        """Everything since the last call, up to this moment."""
         sched = self._sched
-        start_ticks, start_ns, ticks, ns = sched.clock()
-        ns_per_tick = (ns - start_ns) / max(1, ticks - start_ticks)
-        found: list[SchedEvent] = []
+        before_ticks, before_ns = self._clock
+        self._clock = now_ticks, now_ns = sched.clock()[2:]
         for m in range(1, sched.sched_fields()["mnext"] + 1):
             if m not in self._ended:
-                self._read_one(m, start_ticks, start_ns, ns_per_tick, found)
-        found.sort(key=lambda event: event.time_ns)
-        return found
+                self._read_one(m)
+        self._later.sort()
+        count = bisect.bisect_right(self._later, (now_ticks, *(_MOST,) * 3))
+        raw, self._later = self._later[:count], self._later[count:]
+        ns_per_tick = (now_ns - before_ns) / max(1, now_ticks - before_ticks)
+        return [self._event(one, before_ns + round((one[0] - before_ticks) * ns_per_tick)) for one in raw]
 
-    def _read_one(self, m: int, start_ticks: int, start_ns: int, ns_per_tick: float, into: list[SchedEvent]) -> None:
-        kinds = self._kinds
+    def _read_one(self, m: int) -> None:
         while True:
             data, self._at[m], lost = self._sched.events(m, self._at.get(m, 0))
             self.lost += lost
-            for ticks, what, goid, arg in _EVENT.iter_unpack(data):
-                p = what >> 16 & 0xFFFF
-                kind = kinds[what & 0xFF]
-                into.append(
-                    SchedEvent(
-                        time_ns=start_ns + round((ticks - start_ticks) * ns_per_tick),
-                        kind=kind,
-                        m=what >> 32,
-                        p=None if p == _NO_P else p,
-                        goid=goid,
-                        arg=arg,
-                    )
-                )
-                if kind == _EXIT:
-                    self._ended.add(m)
+            self._later += _EVENT.iter_unpack(data)
             if not data:
                 return
+
+    def _event(self, raw: _Raw, time_ns: int) -> SchedEvent:
+        _ticks, what, goid, arg = raw
+        kind = self._kinds[what & 0xFF]
+        m = what >> 32
+        if kind == _EXIT:
+            self._ended.add(m + 1)
+        p = what >> 16 & 0xFFFF
+        return SchedEvent(time_ns=time_ns, kind=kind, m=m, p=None if p == _NO_P else p, goid=goid, arg=arg)

@@ -147,7 +147,7 @@ class Simulation:
         self._slots = event_slots
         self._sched = self._made(procs, events, randomize, preempt, maxg, maxm)
         self._lock = threading.RLock()
-        self._log = EventLog(self._sched, keep=True) if events else None
+        self._log = EventLog(self._sched) if events else None
         self._ended_ns: int | None = None
         self._result: SimResult | None = None
 
@@ -348,6 +348,7 @@ class Simulation:
         sched.stop()
         if self._log is not None:
             self._log.kept += self._log.read()
+            self._log.kept.sort(key=lambda event: event.time_ns)
         fields = sched.sched_fields()
         start_ns = fields["starttime"]
         ns_per_tick = _ns_per_tick(sched)

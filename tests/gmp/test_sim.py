@@ -98,6 +98,15 @@ def test_the_same_seed_draws_the_same_times() -> None:
     assert len({program.steps[0] for program in compile_workload(work, 7).programs[1:]}) > 5
 
 
+def test_no_event_is_missed_when_ms_come_and_go() -> None:
+    work = Workload([Job("a", ["sleep 500us", "yield"], count=30, every="1ms")])
+    result = gmp.run(work, model="1:1", events=True, timeout_s=LONG_S)
+    assert result.totals.events_lost == 0
+    kinds = Counter(event.kind for event in result.events)
+    assert kinds["end"] == kinds["create"] + 1 == 31
+    assert 31 <= kinds["M start"] <= result.totals.ms_made  # one may have been made and not have begun
+
+
 def test_events_are_told_while_it_runs() -> None:
     told: list[str] = []
     work = Workload([Job("a", ["blocking 2ms"], count=20), Job("b", ["compute 100us"], count=20)])
