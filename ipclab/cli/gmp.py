@@ -164,7 +164,7 @@ _HINTS = {
 def snapshot_command(pid: int | None, most: int, as_json: bool, file: Path | None) -> None:
     """Show sched and every P, M and G of the scheduler that process PID belongs to: its caller, template or any M.
 
-    Without PID: of the only one this user runs. It stands still while it is copied, far less than a millisecond as a
+    Without PID: of the only one this user runs. It stands still while it is copied, less than a millisecond as a
     rule, and goes on by itself whatever happens to this command. What could not be made to stand still is said so.
     """
     if not 0 <= most <= 1 << 28:

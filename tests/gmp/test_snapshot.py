@@ -50,7 +50,10 @@ def sim() -> Iterator[gmp.Simulation]:
     jobs = [Job(j.name, j.steps, count=j.count, at=j.at, repeat=100_000 if j.name == "sleeper" else j.repeat)
             for j in work.jobs]  # fmt: skip
     with gmp.Simulation(Workload(jobs, channels=BUSY.channels, mutexes=BUSY.mutexes), procs=2) as running:
-        assert not running.wait(0.05)
+        until = time.monotonic() + LONG_S
+        while not running.snapshot().semaphores[0].q:  # the asker waits for the holder: by then all others are at it
+            assert time.monotonic() < until
+            assert not running.wait(0.01)
         yield running
 
 
