@@ -11,7 +11,9 @@ from __future__ import annotations
 import mmap
 import sys
 import time
+from collections.abc import Callable
 
+from ipclab.mechanisms.sync.barrier import Barrier
 from ipclab.mechanisms.sync.posix_sem import NamedSemaphore
 from ipclab.processes import Stage, say
 
@@ -38,13 +40,14 @@ class Buffer:
 
     def __init__(self) -> None:
         self.words = memoryview(mmap.mmap(-1, 8 * (SEEN + CONSUMERS * TOTAL))).cast("q")
+        self.gap: Callable[[], object] = lambda: time.sleep(MOMENT_S)
 
     def put(self, item: int) -> None:
         words = self.words
         while (tail := words[TAIL]) - words[HEAD] >= SLOTS:
             time.sleep(MOMENT_S)
         words[SLOT + tail % SLOTS] = item
-        time.sleep(MOMENT_S)
+        self.gap()
         words[TAIL] = tail + 1
 
     def take(self) -> int | None:
@@ -93,10 +96,9 @@ class GuardedBuffer(Buffer):
 
 
 def produce(number: int, buffer: Buffer) -> None:
-    items = range(number * EACH, (number + 1) * EACH)
-    for item in items:
+    for item in range(number * EACH, (number + 1) * EACH):
         buffer.put(item)
-    say(f"put items {items[0]} to {items[-1]}")
+    say(f"put items {number * EACH} to {item}")
 
 
 def consume(number: int, buffer: Buffer) -> None:
@@ -107,8 +109,9 @@ def consume(number: int, buffer: Buffer) -> None:
 
 
 def the_race(stage: Stage) -> None:
-    stage.scene(f"No semaphore: {PRODUCERS} x {EACH} items through {SLOTS} slots")
-    buffer = Buffer()
+    stage.scene(f"No semaphore: {PRODUCERS} x {EACH} items through {SLOTS} slots; both producers read `tail`, then add")
+    buffer, both = Buffer(), Barrier.create(PRODUCERS)
+    buffer.gap = lambda: both.wait(20)  # they meet between the two, as bad luck would have it
     producers = [stage.spawn(f"producer-{n}", produce, n, buffer) for n in range(PRODUCERS)]
     for n in range(CONSUMERS):
         stage.spawn(f"consumer-{n}", consume, n, buffer)

@@ -118,12 +118,12 @@ def test_events_are_told_while_it_runs() -> None:
 
 def test_a_deadlock_is_an_outcome_with_everybody_in_it() -> None:
     work = Workload(
-        channels={"never": 0},
+        channels={"never": 0, "held": 0},
         mutexes=["m"],
         jobs=[
             Job("reader", ["recv never"], count=2),
-            Job("holder", ["lock m", "recv never"]),
-            Job("asker", ["lock m"], at="20ms"),
+            Job("holder", ["lock m", "close held", "recv never"]),
+            Job("asker", ["recv held", "lock m"]),
         ],
     )
     result = gmp.run(work, procs=2, timeout_s=LONG_S)
@@ -155,9 +155,9 @@ def test_breaking_a_rule_of_go_ends_the_run(steps: list[str], words: str) -> Non
 
 def test_it_can_be_looked_at_resized_and_killed_while_it_runs() -> None:
     with gmp.Simulation(long_work(), procs=2, events=True) as sim:
-        assert not sim.wait(0.2)
-        ms = sim.ms()
-        assert len(ms) >= 3
+        until = time.monotonic() + LONG_S
+        while len(ms := sim.ms()) < 3 and time.monotonic() < until:
+            assert not sim.wait(0.02)
         assert sim.sysmon_pid() in ms.values()
         assert all(lives(pid) for pid in [*ms.values(), sim.template_pid])
         sim.set_procs(3)
@@ -233,13 +233,13 @@ def test_more_gs_than_the_segment_holds_end_the_run() -> None:
 
 def test_a_snapshot_of_an_ended_run_has_every_waiting_g_where_it_waits() -> None:
     work = Workload(
-        channels={"never": 3, "full": 1},
+        channels={"never": 3, "full": 1, "held": 0},
         mutexes=["m"],
         jobs=[
             Job("reader", ["recv never"], count=2),
             Job("writer", ["send full", "send full"]),
-            Job("holder", ["lock m", "recv never"], at="5ms"),
-            Job("asker", ["lock m"], at="20ms"),
+            Job("holder", ["lock m", "close held", "recv never"], at="5ms"),
+            Job("asker", ["recv held", "lock m"], at="20ms"),
         ],
     )
     with gmp.Simulation(work, procs=2) as sim:
@@ -250,9 +250,10 @@ def test_a_snapshot_of_an_ended_run_has_every_waiting_g_where_it_waits() -> None
     assert seen.consistent
     assert "deadlock" in seen.ended
     assert (seen.sched["gomaxprocs"], len(seen.ps), len(seen.gs)) == (2, 2, 6)
-    never, full = seen.channels
+    never, full, held = seen.channels
     assert (never.capacity, never.buffered, never.closed, len(never.recvq), never.sendq) == (3, 0, False, 3, ())
     assert (full.capacity, full.buffered, len(full.sendq)) == (1, 1, 1)
+    assert (held.closed, held.recvq) == (True, ())
     (mutex,) = seen.semaphores
     assert (mutex.kind, mutex.value, len(mutex.q)) == ("mutex", 1, 1)
     assert mutex.holder in never.recvq
