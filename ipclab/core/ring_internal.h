@@ -38,8 +38,18 @@ static inline enum ring_side ring_other(enum ring_side side)
 /* Whether nobody who could still become the other side lives. Only ever says so when that is certain. */
 int ring_deserted(struct ring *ring);
 
-/* How a side begins to wait: see ring_wait.c. */
+#define SPIN_MAX_NS 50000u /* about what waking an idle virtual CPU costs (measured: 37-51 us there and back) */
+#define SPIN_MIN_NS 500u
+#define SHORT_SLEEP_NS (2 * SPIN_MAX_NS) /* two wake-ups: our peer's, which spinning would have spared, and ours */
+#define RETRY_FIRST 16u
+#define RETRY_LAST 1024u /* so that trying in vain costs 50 ns a wait */
+
+/* How long a side spins: how it begins, and what it learns from each wait (ring_wait.c says why). */
 void ring_pace(struct ring_pace *pace);
+void ring_spinning_paid(struct ring_pace *pace);
+void ring_spun_in_vain(struct ring_pace *pace);
+/* After a wait that began so long ago and ended in a sleep. */
+void ring_has_slept(struct ring_pace *pace, int64_t waited_ns);
 /* Lets the other side know which CPU this one is confined to, if it is. */
 void ring_tell_cpu(struct ring *ring, enum ring_side side);
 

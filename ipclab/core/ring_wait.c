@@ -26,11 +26,6 @@
 #include "futex.h"
 #include "ring_internal.h"
 
-#define SPIN_MAX_NS 50000u /* about what waking an idle virtual CPU costs (measured: 37-51 us there and back) */
-#define SPIN_MIN_NS 500u
-#define SHORT_SLEEP_NS (2 * SPIN_MAX_NS) /* two wake-ups: our peer's, which spinning would have spared, and ours */
-#define RETRY_FIRST 16u
-#define RETRY_LAST 1024u /* so that trying in vain costs 50 ns a wait */
 #define LOOK_UP_EVERY 64u
 #define LINGER_NS 400 /* about the longest journey of a line there and back (fingerprint.h) */
 #define LINGER_FOR 2
@@ -111,7 +106,7 @@ int ring_spin(struct ring *ring, enum ring_side side, size_t size, int64_t max_n
 	return -EAGAIN;
 }
 
-static void spinning_paid(struct ring_pace *pace)
+void ring_spinning_paid(struct ring_pace *pace)
 {
 	if (!pace->spin_ns)
 		return;
@@ -120,14 +115,13 @@ static void spinning_paid(struct ring_pace *pace)
 	pace->short_sleeps = 0;
 }
 
-static void spinning_was_in_vain(struct ring_pace *pace)
+void ring_spun_in_vain(struct ring_pace *pace)
 {
 	if (pace->spin_ns)
 		pace->spin_ns = pace->spin_ns <= SPIN_MIN_NS * 2 ? SPIN_MIN_NS : pace->spin_ns / 2;
 }
 
-/* After a wait that began so long ago and ended in a sleep. */
-static void has_slept(struct ring_pace *pace, int64_t waited_ns)
+void ring_has_slept(struct ring_pace *pace, int64_t waited_ns)
 {
 	if (waited_ns >= SHORT_SLEEP_NS || !pace->spin_ns || ++pace->short_sleeps < pace->retry_after)
 		return;
@@ -207,10 +201,10 @@ int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadl
 
 	if (!*look_every_ns) { /* else it goes on where -EINTR left it */
 		if (ring_spin(ring, side, size, deadline_ns < 0 ? INT64_MAX : deadline_ns - began_ns) == 0) {
-			spinning_paid(pace);
+			ring_spinning_paid(pace);
 			return 0;
 		}
-		spinning_was_in_vain(pace);
+		ring_spun_in_vain(pace);
 		if (ring->side[side].sleep_count++ % LOOK_UP_EVERY == 0)
 			ring_tell_cpu(ring, side);
 		*look_every_ns = RING_FIRST_LOOK_NS;
@@ -218,7 +212,7 @@ int ring_wait(struct ring *ring, enum ring_side side, size_t size, int64_t deadl
 	}
 	end = sleep_until_ready(ring, side, size, deadline_ns);
 	if (end == 0)
-		has_slept(pace, monotonic_ns() - began_ns);
+		ring_has_slept(pace, monotonic_ns() - began_ns);
 	if (end != -EINTR)
 		*look_every_ns = 0;
 	return end;

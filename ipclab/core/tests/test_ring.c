@@ -6,6 +6,7 @@
 #include <sched.h>
 
 #include "core/message.h"
+#include "core/ring_internal.h"
 #include "test.h"
 
 /* Puts and gets through one handle, as one process that is both ends. */
@@ -292,40 +293,93 @@ static int whoever_is_confined_says_so(void)
 	return 0;
 }
 
+/* So that a wait that slept is told from one that spun: pace as it is after many waits in vain. */
+static struct ring_pace worn_down(void)
+{
+	struct ring_pace pace;
+
+	ring_pace(&pace);
+	for (int i = 0; i < 20; i++)
+		ring_spun_in_vain(&pace);
+	return pace;
+}
+
+static int spinning_in_vain_halves_and_what_paid_doubles(void)
+{
+	struct ring_pace pace;
+
+	ring_pace(&pace);
+	CHECK_EQ(pace.spin_ns, SPIN_MAX_NS);
+	ring_spun_in_vain(&pace);
+	CHECK_EQ(pace.spin_ns, SPIN_MAX_NS / 2);
+	pace = worn_down();
+	CHECK_EQ(pace.spin_ns, SPIN_MIN_NS);
+	ring_spinning_paid(&pace);
+	CHECK_EQ(pace.spin_ns, 2 * SPIN_MIN_NS);
+	for (int i = 0; i < 20; i++)
+		ring_spinning_paid(&pace);
+	CHECK_EQ(pace.spin_ns, SPIN_MAX_NS);
+	pace.spin_ns = 0; /* told not to */
+	ring_spinning_paid(&pace);
+	ring_spun_in_vain(&pace);
+	ring_has_slept(&pace, 0);
+	CHECK_EQ(pace.spin_ns, 0);
+	return 0;
+}
+
+/*
+ * Two sides that sleep wait for each other's wake-up: short sleeps make them try to spin again. How long a sleep was is
+ * given here: how long one really takes is the machine's affair, and on a slow one none may be short for minutes.
+ */
+static int short_sleeps_make_it_spin_again(void)
+{
+	struct ring_pace pace = worn_down();
+
+	for (uint32_t after = RETRY_FIRST; after <= 2 * RETRY_LAST; after *= 2) { /* in vain: twice as many the next time */
+		for (uint32_t i = 1; i < (after < RETRY_LAST ? after : RETRY_LAST); i++) {
+			ring_has_slept(&pace, SHORT_SLEEP_NS - 1);
+			ring_has_slept(&pace, SHORT_SLEEP_NS); /* a long one does not count */
+		}
+		CHECK_EQ(pace.spin_ns, SPIN_MIN_NS);
+		ring_has_slept(&pace, 0);
+		CHECK_EQ(pace.spin_ns, SPIN_MAX_NS);
+		while (pace.spin_ns > SPIN_MIN_NS)
+			ring_spun_in_vain(&pace);
+	}
+	ring_spinning_paid(&pace); /* not in vain: from the beginning */
+	CHECK_EQ(pace.retry_after, RETRY_FIRST);
+	CHECK_EQ(pace.short_sleeps, 0);
+	return 0;
+}
+
 static void *put_when_it_sleeps(void *argument)
 {
 	struct ring *ring = argument;
 
-	while (!load_acquire(&ring->cancelled)) { /* here: the test is over */
-		if (load_seq_cst(&ring->shared->side[RING_CONSUMER].note.word) == NOTE_SLEEP)
-			ring_put(ring, "x", 1);
-	}
+	while (load_seq_cst(&ring->shared->side[RING_CONSUMER].note.word) != NOTE_SLEEP)
+		sched_yield();
+	CHECK_EQ(ring_put(ring, "x", 1), 0);
 	return NULL;
 }
 
-/* Two sides that sleep wait for each other's wake-up: short sleeps make them try to spin again. */
-static int short_sleeps_make_it_spin_again(void)
+/* ring_wait tells the pace what became of each wait. */
+static int a_wait_tells_what_became_of_it(void)
 {
 	struct ring_pace *pace;
-	const void *got;
 	pthread_t thread;
 	struct ring ring;
-	ssize_t size;
 
 	CHECK_EQ(ring_create(&ring, NULL, 64), 0);
-	CHECK_EQ(pthread_create(&thread, NULL, put_when_it_sleeps, &ring), 0);
 	pace = &ring.side[RING_CONSUMER].pace;
-	for (int i = 0; i < 2; i++) { /* more than the first time is all that would be had without a retry */
-		pace->spin_ns = 500;
-		while (pace->spin_ns <= 1000) {
-			CHECK_EQ(ring_wait(&ring, RING_CONSUMER, 0, SECONDS(60)), 0);
-			size = ring_peek(&ring, &got);
-			CHECK_EQ(size, 1);
-			ring_consume(&ring);
-		}
-	}
-	store_seq_cst(&ring.cancelled, 1);
+	pace->retry_after = UINT32_MAX; /* a short sleep or a long one: whichever this is, the full time is not tried again */
+	CHECK_EQ(pthread_create(&thread, NULL, put_when_it_sleeps, &ring), 0);
+	CHECK_EQ(ring_wait(&ring, RING_CONSUMER, 0, SECONDS(60)), 0);
 	CHECK_EQ(pthread_join(thread, NULL), 0);
+	CHECK_EQ(ring.side[RING_CONSUMER].sleep_count, 1);
+	CHECK_EQ(pace->spin_ns, SPIN_MAX_NS / 2);
+	CHECK_EQ(ring_wait(&ring, RING_CONSUMER, 0, SECONDS(60)), 0); /* it is there */
+	CHECK_EQ(ring.side[RING_CONSUMER].sleep_count, 1);
+	CHECK_EQ(pace->spin_ns, SPIN_MAX_NS);
 	ring_close(&ring);
 	return 0;
 }
@@ -344,7 +398,9 @@ int main(int argc, char **argv)
 		{"a_cancel_ends_a_wait", a_cancel_ends_a_wait},
 		{"who_is_ahead_lingers", who_is_ahead_lingers},
 		{"whoever_is_confined_says_so", whoever_is_confined_says_so},
+		{"spinning_in_vain_halves_and_what_paid_doubles", spinning_in_vain_halves_and_what_paid_doubles},
 		{"short_sleeps_make_it_spin_again", short_sleeps_make_it_spin_again},
+		{"a_wait_tells_what_became_of_it", a_wait_tells_what_became_of_it},
 		{NULL, NULL},
 	};
 
