@@ -5,6 +5,11 @@ Importing the package costs nothing: the public names below are loaded when they
 
 from __future__ import annotations
 
+# Here, and before anything else, for msgspec: its C module asks for datetime, does not look whether it got it, and
+# goes on. A Ctrl-C at that moment is then lost, and the first decoder crashes the interpreter. What is loaded already
+# cannot be interrupted.
+import datetime as _datetime  # noqa: F401
+
 #: As typing has it, which would cost half of the 10 ms that `import ipclab` may take.
 TYPE_CHECKING = False
 

@@ -260,6 +260,21 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.skipif("IPCLAB_TEST_INSTALLED" not in os.environ, reason="only tox tests an installed package")
+def test_ctrl_c_cannot_break_msgspec_while_it_loads() -> None:
+    # msgspec 0.22 goes on without datetime when it was interrupted there, and the first decoder then reads NULL.
+    script = (
+        "import ipclab, sys\n"
+        "class CtrlC:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'datetime':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, CtrlC())\n"
+        "import ipclab.processes.logs\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_installed_package_is_the_one_tested() -> None:
     package = Path(str(import_module("ipclab").__file__)).parent
     assert package.is_relative_to(sys.prefix), f"the tests import {package}, not the wheel tox installed"
