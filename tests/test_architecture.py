@@ -66,7 +66,7 @@ MECHANISM_HEADINGS = (
     "Not when",
     "Man pages.",
 )
-DEMO_FAMILIES = {"data transfer", "shared memory", "signals", "synchronisation", "processes", "comparison"}
+DEMO_FAMILIES = {"data transfer", "shared memory", "signals", "synchronisation", "processes", "scheduler", "comparison"}
 MECHANISM_FAMILIES = {
     "data": "data transfer",
     "shared": "shared memory",

@@ -10,7 +10,9 @@ from ipclab.records.processes import Leftover
 from ipclab.records.standing import Standing
 from ipclab.records.states import Recording
 
-DemoFamily = Literal["processes", "data transfer", "shared memory", "signals", "synchronisation", "comparison"]
+DemoFamily = Literal[
+    "processes", "data transfer", "shared memory", "signals", "synchronisation", "scheduler", "comparison"
+]
 
 
 class Demo(msgspec.Struct, frozen=True, kw_only=True):

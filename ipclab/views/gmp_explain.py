@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from ipclab.records import SchedEvent
+from ipclab.records.event_text import WAIT_REASONS
 from ipclab.views.medium import Medium, quantity, wrap
 from ipclab.views.units import span
 
@@ -21,12 +22,6 @@ _LEAVES = {
     "preempt": "was preempted",
     "block": "blocks",
 }
-#: enum wait_reason of core/gmp/runtime2.h; texts in script.c.
-WAIT_REASONS = (
-    "", "chan receive", "chan send", "select", "sleep", "semacquire", "sync.Mutex.Lock", "sync.WaitGroup.Wait",
-    "stopping the world", "preempted",
-)  # fmt: skip
-P_STATUS = ("_Pidle", "_Prunning", "_Psyscall", "_Pgcstop", "_Pdead")
 _PARKS = {1: "onto the idle list, asleep", 2: "asleep until its locked G is runnable", 3: "asleep until the next timer"}
 
 
@@ -142,7 +137,7 @@ def _said(event: SchedEvent, slept_ns: int, same: int) -> str:
         case "syscall enter":
             return f"G{event.goid} enters a system call" + (", known to block" if arg else "")
         case "syscall exit":
-            return f"G{event.goid} is out of it with " + ("another P" if arg else "its old P")
+            return f"G{event.goid} is out of it with " + ("an idle P" if arg else "its old P")
         case "stw start":
             return "stops the world"
         case "stw end":

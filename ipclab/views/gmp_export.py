@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ipclab.records import SchedEvent, SimResult
-from ipclab.views.gmp_explain import P_STATUS, WAIT_REASONS
+from ipclab.records.event_text import P_STATUS, WAIT_REASONS
 
 _MS, _PS = 1, 2  # the two groups of tracks: "processes" of the format
 _LEAVES = {"end", "sched", "preempt", "block"}

@@ -24,6 +24,7 @@ TITLES: dict[str, str] = {
     "shared memory": "communication by shared memory",
     "signals": "signals",
     "synchronisation": "synchronisation",
+    "scheduler": "scheduler: Go's GMP, with processes as Ms",
     "processes": "processes",
     "comparison": "comparisons",
 }

@@ -53,6 +53,18 @@ SABOTAGE = {
     "condvar": "demo.Condition.notify_all = demo.Condition.notify",
     "barrier": "demo.SHORT_NS = 0; demo.too_few = lambda page, timeout_ns: 0",
     "futex": "demo.wait_while_zero = lambda page, notes: notes.send(0)",
+    "gmp-bind": "demo.WORK.jobs[0].steps[4] = 'sleep 1s'",  # keeps no M in the kernel
+    "gmp-deadlock": "demo.DEADLOCK.jobs[1].steps.pop()",  # the writer waits for nobody
+    "gmp-free-lists": "demo.FEW = 100",  # more than one P keeps
+    "gmp-handoff": "demo.BLOCKED_S = 0",
+    "gmp-kill": "demo.SMALL += 1",  # one more than there were
+    "gmp-locked": "demo.PING_PONG.jobs[0].steps.remove('lockm')",
+    "gmp-newm": "demo.WORK.jobs[0].steps[2] = 'compute 1ms'",  # nobody blocks
+    "gmp-procs": "demo.at_once = lambda watch: 99",
+    "gmp-round": "demo.TRIES = 1; demo.WORK.jobs[3].steps.remove('lockm')",
+    "gmp-steal": "demo.MANY = 1",
+    "gmp-stw": "demo.MORE = demo.BEFORE",
+    "thread-models": "demo.BLOCK_MS = 10**6",  # longer than anybody was in the kernel
 }
 NAMES = sorted(SABOTAGE)
 NOBODY = Surroundings(name="nobody", nobody=True)
