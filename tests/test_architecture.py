@@ -259,7 +259,6 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     }
 
 
-@pytest.mark.skipif("IPCLAB_TEST_INSTALLED" not in os.environ, reason="only tox tests an installed package")
 def test_ctrl_c_cannot_break_msgspec_while_it_loads() -> None:
     # msgspec 0.22 goes on without datetime when it was interrupted there, and the first decoder then reads NULL.
     script = (
@@ -275,6 +274,7 @@ def test_ctrl_c_cannot_break_msgspec_while_it_loads() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif("IPCLAB_TEST_INSTALLED" not in os.environ, reason="only tox tests an installed package")
 def test_the_installed_package_is_the_one_tested() -> None:
     package = Path(str(import_module("ipclab").__file__)).parent
     assert package.is_relative_to(sys.prefix), f"the tests import {package}, not the wheel tox installed"
