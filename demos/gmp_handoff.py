@@ -27,6 +27,7 @@ BETTER_WITH = ()
 BLOCKED_S = 1.0
 KINDS = (
     "syscall enter",
+    "syscall blocked",
     "syscall exit",
     "retake",
     "handoff",

@@ -16,7 +16,7 @@ from ipclab.gmp import Job, Simulation, Workload
 from ipclab.gmp.watch import Watch
 from ipclab.processes import Stage
 from ipclab.records import SchedEvent
-from ipclab.records.event_text import line
+from ipclab.records.event_text import line, stolen
 
 FAMILY = "scheduler"
 NEEDS = ()
@@ -63,7 +63,7 @@ def half(stage: Stage) -> None:
     for event in steals[1:6]:
         stage.say(line(event, watch.start_ns))
     big = max(steals, key=amount)
-    stage.check(all(event.arg >> 32 != event.p for event in steals), "each was from another P than the thief's own")
+    stage.check(all(stolen(event).victim != event.p for event in steals), "each was from another P than the thief's own")
     stage.check(1 < amount(big) <= (MANY + 1) // 2, f"the largest took {amount(big)} at once: half of what was there")
     moved = {event.m for event in watch.of("end")}
     stage.check(len(moved) > 1, f"the Gs ended in {len(moved)} Ms: {', '.join(f'M{m}' for m in sorted(moved))}")
@@ -77,13 +77,14 @@ def runnext(stage: Stage) -> None:
     for event in [*watch.of("create", goid=child), *steals, *watch.of("start", "end", goid=child)]:
         stage.say(line(event, watch.start_ns))
     stage.check([amount(event) for event in steals] == [1], f"G{child} alone was taken: it had stood in runnext")
+    stage.check(all(stolen(event).attempt == 4 for event in steals), "in the last of four passes: not before")
     parents = [event for event in watch.of("start") if event.goid != child]
     started = watch.of("start", goid=child)
     stage.check(started[0].m != parents[-1].m, "and it ran in another M while the one that made it computed on")
 
 
 def amount(event: SchedEvent) -> int:
-    return event.arg & 0xFFFFFFFF
+    return stolen(event).count
 
 
 def run(stage: Stage, workload: Workload) -> Watch:

@@ -14,6 +14,8 @@ from ipclab.cli.output import check_file, encode, medium, output_options, save, 
 from ipclab.errors import IpclabError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ipclab.records import SimResult
 
 #: GODEBUG has no default; scheddetail alone looks as often as this.
@@ -52,6 +54,7 @@ def gmp_command() -> None:
 @click.option("--explain", is_flag=True, help="Each round of one M as a line of decisions.")
 @click.option("--m", "explained_m", metavar="M", type=int, help="Which M --explain is about. [the busiest]")
 @click.option("--rounds", metavar="N", type=int, default=_ROUNDS, help=f"How many --explain shows. [{_ROUNDS}]")
+@click.option("--g", "goid", metavar="GOID", type=int, help="The life of this G, an event a line.")
 @click.option(
     "--trace", "trace_file", metavar="FILE", callback=check_file, help="Write what every M and P did, for Perfetto."
 )
@@ -82,6 +85,7 @@ def _simulate(
     explain: bool,
     explained_m: int | None,
     rounds: int,
+    goid: int | None,
     trace_file: Path | None,
     **given: Any,
 ) -> None:
@@ -98,7 +102,7 @@ def _simulate(
 
     result = run(
         workload,
-        events=explain or explained_m is not None or trace_file is not None,
+        events=explain or explained_m is not None or goid is not None or trace_file is not None,
         schedtrace_ms=schedtrace_ms,
         on_schedtrace=_to_stderr,
         detailed=scheddetail,
@@ -111,11 +115,27 @@ def _simulate(
         save(sim_chrome(result), trace_file)
     if file is not None:
         save(encode(bare), file)
-    if explain or explained_m is not None:
-        text = _explained(result, explained_m, rounds)
+    for text in _told(result, explain=explain, m=explained_m, rounds=rounds, goid=goid):
         say(text) if not as_json else _to_stderr(text)
     say(encode(bare).decode() if as_json else sim_report(bare, medium()))
     _judge(result)
+
+
+def _told(result: SimResult, *, explain: bool, m: int | None, rounds: int, goid: int | None) -> Iterator[str]:
+    if explain or m is not None:
+        yield _explained(result, m, rounds)
+    if goid is not None:
+        yield _life(result, goid)
+
+
+def _life(result: SimResult, goid: int) -> str:
+    from ipclab.views.gmp_explain import life
+
+    text = life(result.events, result.started_ns, goid)
+    if goid < 1 or not text.strip():
+        last = max((event.goid for event in result.events), default=0)
+        raise UsageError(f"there was no G{goid}", hint=f"there were G1 to G{last}")
+    return text + "\n"
 
 
 def _explained(result: SimResult, m: int | None, rounds: int) -> str:

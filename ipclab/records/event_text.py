@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ipclab.records.gmp import SchedEvent
 
 #: enum wait_reason of core/gmp/runtime2.h; the texts are Go's, as in script.c.
@@ -13,6 +15,20 @@ P_STATUS = ("_Pidle", "_Prunning", "_Psyscall", "_Pgcstop", "_Pdead")
 _ITS_P = frozenset(("acquirep", "releasep", "handoff", "retake", "wakep", "syscall blocked"))
 _PARK = ("", "on the idle list", "until its locked G is runnable", "until the next timer")
 _SYSCALL_EXIT = ("with its old P", "with an idle P", "without a P")
+
+
+class Steal(NamedTuple):
+    """What the argument of an event "steal" says."""
+
+    victim: int
+    #: Of the four over all Ps, from 1; only in the last one runnext is taken, too.
+    attempt: int
+    #: With the one that runs at once.
+    count: int
+
+
+def stolen(event: SchedEvent) -> Steal:
+    return Steal(event.arg >> 32, event.arg >> 16 & 0xFFFF, event.arg & 0xFFFF)
 
 
 def line(event: SchedEvent, start_ns: int) -> str:
@@ -34,7 +50,8 @@ def detail(event: SchedEvent) -> str:
         case "P status":
             return f"P{arg >> 32} {_name(P_STATUS, arg >> 8 & 0xFF)} -> {_name(P_STATUS, arg & 0xFF)}"
         case "steal":
-            return f"{arg & 0xFFFFFFFF} from P{arg >> 32}"
+            steal = stolen(event)
+            return f"{steal.count} from P{steal.victim}, pass {steal.attempt}"
         case "global":
             return "61st tick, its turn" if arg == 61 else "a batch"
         case "start":

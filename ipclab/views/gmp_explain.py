@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from ipclab.records import SchedEvent
-from ipclab.records.event_text import WAIT_REASONS
+from ipclab.records.event_text import WAIT_REASONS, line, stolen
 from ipclab.views.medium import Medium, quantity, wrap
 from ipclab.views.units import span
 
@@ -42,6 +42,11 @@ def explained(events: Sequence[SchedEvent], start_ns: int, m: int, most: int, me
     if len(rounds) > most:
         lines.append(f"... and {len(rounds) - most} more; --rounds {len(rounds)} shows them all")
     return "\n".join([*lines, ""])
+
+
+def life(events: Sequence[SchedEvent], start_ns: int, goid: int) -> str:
+    """What happened to one G, a line an event: by which M, with which P."""
+    return "\n".join([*(line(event, start_ns) for event in events if event.goid == goid), ""])
 
 
 def _rounds(events: Sequence[SchedEvent]) -> Iterator[tuple[int, list[str]]]:
@@ -98,7 +103,8 @@ def _left(event: SchedEvent, ran_ns: int) -> str:
 def _source(event: SchedEvent) -> str:
     if event.kind == "global":
         return "tick 61: the global queue first" if event.arg == 61 else "a batch of the global queue"
-    return f"{event.arg & 0xFFFFFFFF} stolen from P{event.arg >> 32}"
+    steal = stolen(event)
+    return f"{steal.count} stolen from P{steal.victim} in pass {steal.attempt}"
 
 
 def _started(event: SchedEvent, source: str, *, given: bool) -> str:

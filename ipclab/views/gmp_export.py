@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ipclab.records import SchedEvent, SimResult
-from ipclab.records.event_text import P_STATUS, WAIT_REASONS
+from ipclab.records.event_text import P_STATUS, WAIT_REASONS, stolen
 
 _MS, _PS = 1, 2  # the two groups of tracks: "processes" of the format
 _LEAVES = {"end", "sched", "preempt", "block"}
@@ -131,7 +131,8 @@ class _Tracks:
     def _instant(self, event: SchedEvent) -> dict[str, object]:
         told: dict[str, object] = {"arg": event.arg}
         if event.kind == "steal":
-            told = {"from P": event.arg >> 32, "Gs": event.arg & 0xFFFFFFFF}
+            steal = stolen(event)
+            told = {"from P": steal.victim, "Gs": steal.count, "pass": steal.attempt}
         elif event.kind in ("handoff", "retake", "wakep"):
             told = {"P": event.arg}
         return {

@@ -105,6 +105,18 @@ def test_every_round_is_explained_in_a_line(ipclab: Run, tmp_path: Path) -> None
     assert (other.returncode, "there was no M77" in other.stderr) == (2, True)
 
 
+def test_the_life_of_one_g_is_told_from_birth_to_death(ipclab: Run, tmp_path: Path) -> None:
+    done = ipclab("gmp", "sim", written(tmp_path, SHORT), "--procs", "1", "--g", "3")
+    lines = done.stdout.split("\n\n")[0].splitlines()
+    told = [re.fullmatch(r" *\d+\.\d{3} ms  M\d+ +(?:P\d+|-) +G3 +(.+)", line) for line in lines]
+    kinds = [found[1] for found in told if found]
+    assert len(kinds) == len(lines)
+    assert (kinds[0], kinds[1].partition(":")[0], kinds[-1]) == ("create: by G1", "start", "end")
+    assert "block: chan send" in kinds or "block: chan receive" in kinds
+    nobody = ipclab("gmp", "sim", written(tmp_path, SHORT), "--g", "77")
+    assert (nobody.returncode, "there was no G77" in nobody.stderr) == (2, True)
+
+
 def test_the_trace_has_a_track_for_each_m_and_p(ipclab: Run, tmp_path: Path) -> None:
     file = tmp_path / "t.json"
     assert ipclab("gmp", "sim", written(tmp_path, SHORT), "--procs", "2", "--trace", str(file)).returncode == 0

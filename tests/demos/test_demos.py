@@ -61,7 +61,7 @@ SABOTAGE = {
     "gmp-locked": "demo.PING_PONG.jobs[0].steps.remove('lockm')",
     "gmp-newm": "demo.WORK.jobs[0].steps[2] = 'compute 1ms'",  # nobody blocks
     "gmp-procs": "demo.at_once = lambda watch: 99",
-    "gmp-round": "demo.TRIES = 1; demo.WORK.jobs[3].steps.remove('lockm')",
+    "gmp-round": "demo.PATIENCE_S = 0; demo.WORK.jobs[3].steps.remove('lockm')",
     "gmp-steal": "demo.MANY = 1",
     "gmp-stw": "demo.MORE = demo.BEFORE",
     "thread-models": "demo.BLOCK_MS = 10**6",  # longer than anybody was in the kernel

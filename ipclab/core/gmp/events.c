@@ -18,7 +18,6 @@ static const char *const names[EV_COUNT] = {
 	[EV_SYSBLOCK] = "syscall blocked",
 	[EV_STEAL] = "steal",
 	[EV_GLOBAL] = "global",
-	[EV_LOCAL] = "local",
 	[EV_SPIN] = "spin",
 	[EV_PARK] = "park",
 	[EV_UNPARK] = "unpark",

@@ -22,10 +22,9 @@ enum event_kind {
 	EV_GO_UNBLOCK,   /* g: the one made runnable */
 	EV_SYSCALL,      /* enter; arg: 1 known to block */
 	EV_SYSEXIT,      /* arg: 0 with the old P, 1 another P, 2 none */
-	EV_SYSBLOCK,     /* sysmon took the P away; arg: that P */
-	EV_STEAL,        /* arg: from P << 32 | how many, with the one that runs */
+	EV_SYSBLOCK,     /* the call keeps its P no longer, others may have it; arg: that P; g: 0 where sysmon took it */
+	EV_STEAL,        /* arg: from P << 32 | pass, 1 to 4, << 16 | how many, with the one that runs */
 	EV_GLOBAL,       /* from the global queue; arg: 61 if it was its turn, else 0 */
-	EV_LOCAL,        /* from the own queue */
 	EV_SPIN,         /* arg: 1 begins, 0 ends */
 	EV_PARK,         /* M to sleep; arg: 1 on the idle list, 2 with its locked G, 3 as the poller */
 	EV_UNPARK,

@@ -94,7 +94,8 @@ static uint32_t stealWork(struct gmp *rt, int64_t *until, bool *inheritTime, boo
 			if (g) {
 				count_up(&rt->m->steals);
 				event(rt, EV_STEAL, load_relaxed(&G(rt, g)->goid),
-				      (uint64_t)order.pos << 32 | (load_relaxed(&pp->runqtail) - before + 1));
+				      (uint64_t)order.pos << 32 | (uint64_t)(i + 1) << 16 |
+					      (load_relaxed(&pp->runqtail) - before + 1));
 				*inheritTime = false;
 				return g;
 			}

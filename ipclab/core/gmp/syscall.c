@@ -61,6 +61,7 @@ void entersyscallblock(struct gmp *rt)
 	POINT(rt, "entersyscallblock.status");
 	store_relaxed(&mp->oldp, 0);
 	POINT(rt, "entersyscallblock.oldp");
+	event(rt, EV_SYSBLOCK, load_relaxed(&G(rt, g)->goid), rt->p->id);
 	handoffp(rt, releasep(rt));
 	leaveRuntime(rt, M_USER);
 }

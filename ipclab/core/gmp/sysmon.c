@@ -27,6 +27,7 @@ static bool retakeSyscall(struct gmp *rt, struct p *pp)
 	if (got) {
 		POINT(rt, "retake.taken");
 		event(rt, EV_RETAKE, 0, pp->id);
+		event(rt, EV_SYSBLOCK, 0, pp->id);
 		add_relaxed(&rt->s->retakes, 1);
 		count_up(&pp->syscalltick);
 		handoffp(rt, P_INDEX(pp));
