@@ -51,7 +51,7 @@ BRANCHES: list[tuple[str, Branch]] = [
     ("its P's own queue", lambda w, e: e.kind == "start" and e.arg == 0 and before(w, e) in ("end", "block", "sched")),
     ("the global queue: a batch, the rest into its own queue", lambda w, e: e.kind == "global" and e.arg != 61),
     ("it spins: nothing of its own, it looks at all other Ps", lambda w, e: e.kind == "spin" and e.arg == 1),
-    ("it steals half of another P's queue", lambda w, e: e.kind == "steal" and stolen(e).count > 1),
+    ("it steals half of another P's queue", lambda w, e: e.kind == "steal" and stolen(e).taken > 1),
     ("in the last of four passes it takes a runnext, too", lambda w, e: e.kind == "steal" and stolen(e).attempt == 4),
     ("there is nothing anywhere: it gives its P back", lambda w, e: e.kind == "releasep" and before(w, e) == "spin"),
     ("and sleeps until it is woken", lambda w, e: e.kind == "park" and e.arg in (1, 3)),

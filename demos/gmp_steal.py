@@ -63,7 +63,8 @@ def half(stage: Stage) -> None:
     for event in steals[1:6]:
         stage.say(line(event, watch.start_ns))
     big = max(steals, key=amount)
-    stage.check(all(stolen(event).victim != event.p for event in steals), "each was from another P than the thief's own")
+    foreign = all(stolen(event).victim != event.p for event in steals)
+    stage.check(foreign, "each was from another P than the thief's own")
     stage.check(1 < amount(big) <= (MANY + 1) // 2, f"the largest took {amount(big)} at once: half of what was there")
     moved = {event.m for event in watch.of("end")}
     stage.check(len(moved) > 1, f"the Gs ended in {len(moved)} Ms: {', '.join(f'M{m}' for m in sorted(moved))}")
@@ -84,7 +85,7 @@ def runnext(stage: Stage) -> None:
 
 
 def amount(event: SchedEvent) -> int:
-    return stolen(event).count
+    return stolen(event).taken
 
 
 def run(stage: Stage, workload: Workload) -> Watch:

@@ -24,7 +24,7 @@ class Steal(NamedTuple):
     #: Of the four over all Ps, from 1; only in the last one runnext is taken, too.
     attempt: int
     #: With the one that runs at once.
-    count: int
+    taken: int
 
 
 def stolen(event: SchedEvent) -> Steal:
@@ -51,7 +51,7 @@ def detail(event: SchedEvent) -> str:
             return f"P{arg >> 32} {_name(P_STATUS, arg >> 8 & 0xFF)} -> {_name(P_STATUS, arg & 0xFF)}"
         case "steal":
             steal = stolen(event)
-            return f"{steal.count} from P{steal.victim}, pass {steal.attempt}"
+            return f"{steal.taken} from P{steal.victim}, pass {steal.attempt}"
         case "global":
             return "61st tick, its turn" if arg == 61 else "a batch"
         case "start":

@@ -104,7 +104,7 @@ def _source(event: SchedEvent) -> str:
     if event.kind == "global":
         return "tick 61: the global queue first" if event.arg == 61 else "a batch of the global queue"
     steal = stolen(event)
-    return f"{steal.count} stolen from P{steal.victim} in pass {steal.attempt}"
+    return f"{steal.taken} stolen from P{steal.victim} in pass {steal.attempt}"
 
 
 def _started(event: SchedEvent, source: str, *, given: bool) -> str:

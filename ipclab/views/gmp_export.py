@@ -132,7 +132,7 @@ class _Tracks:
         told: dict[str, object] = {"arg": event.arg}
         if event.kind == "steal":
             steal = stolen(event)
-            told = {"from P": steal.victim, "Gs": steal.count, "pass": steal.attempt}
+            told = {"from P": steal.victim, "Gs": steal.taken, "pass": steal.attempt}
         elif event.kind in ("handoff", "retake", "wakep"):
             told = {"P": event.arg}
         return {

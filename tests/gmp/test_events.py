@@ -68,4 +68,4 @@ def test_a_runnext_is_stolen_in_the_last_pass_alone() -> None:
     steals: list[SchedEvent] = []
     while not steals and time.monotonic() < until:
         steals = [event for event in events_of(one, 2) if event.kind == "steal" and event.goid == 3]
-    assert [(stolen(event).attempt, stolen(event).count) for event in steals] == [(4, 1)]
+    assert [(stolen(event).attempt, stolen(event).taken) for event in steals] == [(4, 1)]
