@@ -55,7 +55,7 @@ def deadlock(stage: Stage) -> None:
     result, asleep = run(stage, DEADLOCK)
     stage.check(result.outcome == "deadlock", f"the run ended: fatal error: {result.message}")
     for g in result.waiting:
-        stage.say(f"goroutine {g.goid} [{g.reason}]: {g.job} at {g.step!r}")
+        stage.say(f"goroutine {g.goid} [{g.reason}]: {g.job} at {g.step!r}, made by {g.parent_job}")
     stage.check({g.job: g.reason for g in result.waiting} == REASONS, "each is listed, with what it waits for")
     stage.check(asleep > 0, "the M that found it had nothing to run and was about to sleep like the others")
 

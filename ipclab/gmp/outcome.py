@@ -42,22 +42,45 @@ def _name(number: int) -> str:
     return errno.errorcode.get(number, str(number))
 
 
-def waiting_gs(sched: _core.Sched, plan: Compiled, now_ns: int) -> tuple[WaitingG, ...]:
-    """Every G that waits, with the step it is in; the first 10,000."""
+def ticks_ago_ns(clock: tuple[int, int, int, int], ticks: int) -> int | None:
+    """How long ago that was, by two readings of both clocks: (ticks, ns) at the start and now. None: never."""
+    then_ticks, then_ns, now_ticks, now_ns = clock
+    if not ticks:
+        return None
+    return max(0, round((now_ticks - ticks) * (now_ns - then_ns) / max(1, now_ticks - then_ticks)))
+
+
+def made_at(g: dict[str, int]) -> tuple[int, int]:
+    """Program and step of the G that made this one."""
+    return g["gopc"] >> 16, g["gopc"] & 0xFFFF
+
+
+def _place(plan: Compiled, program: int, pc: int) -> tuple[str, str]:
+    """The job, and the step a G is in: its pc is already at the next one."""
+    texts = plan.programs[program].texts
+    return plan.programs[program].job, texts[pc - 1] if 0 < pc <= len(texts) else ""
+
+
+def waiting_gs(sched: _core.Sched, plan: Compiled) -> tuple[WaitingG, ...]:
+    """Every G that waits, with the step it is in and the one that made it; the first 10,000."""
+    clock = sched.clock()
     found: list[WaitingG] = []
     for index in range(1, sched.sched_fields()["allglen"] + 1):
         g = sched.g_fields(index)
         if g["atomicstatus"] != _WAITING:
             continue
-        program = plan.programs[g["startpc"]]
-        step = program.texts[g["pc"] - 1] if 0 < g["pc"] <= len(program.texts) else ""
+        job, step = _place(plan, g["startpc"], g["pc"])
+        parent_job, parent_step = _place(plan, *made_at(g)) if g["parentGoid"] else ("", "")
         found.append(
             WaitingG(
                 goid=g["goid"],
-                job=program.job,
+                job=job,
                 step=step,
                 reason=g["waitreason"],
-                waited_ns=max(0, now_ns - g["waitsince"]) if g["waitsince"] else None,
+                waited_ns=ticks_ago_ns(clock, g["waitsince"]),
+                parent=g["parentGoid"],
+                parent_job=parent_job,
+                parent_step=parent_step,
             )
         )
         if len(found) == _WAITING_MOST:

@@ -344,7 +344,7 @@ class Simulation:
         sched, plan = self._sched, self._plan
         reason, argument, text = sched.fatal()
         ended_ns = self._ended_ns or time.monotonic_ns()
-        waiting = waiting_gs(sched, plan, ended_ns) if reason == 2 else ()
+        waiting = waiting_gs(sched, plan) if reason == 2 else ()
         sched.stop()
         if self._log is not None:
             self._log.kept += self._log.read()

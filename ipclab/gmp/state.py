@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 
 from ipclab import _core
-from ipclab.gmp.outcome import message_of, outcome_of
+from ipclab.gmp.outcome import made_at, message_of, outcome_of, ticks_ago_ns
 from ipclab.processes import procfs
 from ipclab.records.gmp import ChanState, GState, ModelName, MState, PState, SchedSnapshot, SemaState
 
@@ -20,6 +20,7 @@ G_STATUS = ("_Gidle", "_Grunnable", "_Grunning", "_Gsyscall", "_Gwaiting", "_Gun
 P_STATUS = ("_Pidle", "_Prunning", "_Psyscall", "_Pgcstop", "_Pdead")
 _WHERE = ("runtime", "user", "parked", "gone")
 _SEMA_KIND = ("semaphore", "mutex", "wait group")
+_WAITING = G_STATUS.index("_Gwaiting")
 _MODELS: tuple[ModelName, ...] = ("m:n", "n:1", "1:1")
 _SYSMON = 2
 _LIST_MOST = 1 << 20
@@ -98,6 +99,7 @@ class _Look:
 
     def __init__(self, copy: _core.Sched, gs: list[dict[str, int]]) -> None:
         self.copy = copy
+        self.clock = copy.clock()
         self.goid_of = [0, *(g["goid"] for g in gs)]
         self.sleepers: dict[int, list[int]] = {}
         for g in gs:
@@ -162,9 +164,11 @@ class _Look:
             goid=fields["goid"],
             status=_word(G_STATUS, fields["atomicstatus"]),
             waitreason=str(fields["waitreason"]),
+            waited_ns=ticks_ago_ns(self.clock, fields["waitsince"]) if fields["atomicstatus"] == _WAITING else None,
             m=_before(fields["m"]),
             lockedm=_before(fields["lockedm"]),
             parent=fields["parentGoid"],
+            made_at=made_at(fields),
             program=fields["startpc"],
             pc=fields["pc"],
             fields=dict(fields),

@@ -45,7 +45,12 @@ class WaitingG(msgspec.Struct, frozen=True, kw_only=True):
     step: str
     #: Go's wait reason: "chan receive", "sync.Mutex.Lock" ...
     reason: str
+    #: None: the scheduler does not keep the Gs' times.
     waited_ns: int | None
+    #: The goid of the G that made it, and where: its job, and the step as the workload has it. Of main: 0, "", "".
+    parent: int
+    parent_job: str
+    parent_step: str
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,9 +183,13 @@ class GState(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     #: Go's wait reason; of the last wait, where it waits no more.
     waitreason: str
+    #: Since when it has waited; None: it does not wait, or the scheduler does not keep the Gs' times.
+    waited_ns: int | None
     m: int | None
     lockedm: int | None
     parent: int
+    #: Where its parent made it: program and step, both numbers.
+    made_at: tuple[int, int]
     #: Its program's number, and the step it is at.
     program: int
     pc: int

@@ -93,9 +93,9 @@ def _totals(result: SimResult, medium: Medium) -> list[str]:
 def _waiting(waiting: Sequence[WaitingG], medium: Medium) -> list[str]:
     lines = [medium.paint(f"{quantity(len(waiting), 'Gs')} left, each with what it waits for:", "head")]
     for g in waiting[:_WAITING_SHOWN]:
-        lines += wrap(
-            f"[{g.reason}, {span(g.waited_ns)}] job {g.job}: {g.step}", medium, f"  goroutine {g.goid} ", "      "
-        )
+        waited = "" if g.waited_ns is None else f", {span(g.waited_ns)}"
+        made = f"; created by goroutine {g.parent}, {g.parent_job}: {g.parent_step}" if g.parent else ""
+        lines += wrap(f"[{g.reason}{waited}] {g.job}: {g.step}{made}", medium, f"  goroutine {g.goid} ", "      ")
     if len(waiting) > _WAITING_SHOWN:
         lines.append(f"  ... and {len(waiting) - _WAITING_SHOWN} more: --json has them all")
     return lines

@@ -81,12 +81,13 @@ def _ms(seen: SchedSnapshot, medium: Medium) -> list[str]:
 
 def _gs(seen: SchedSnapshot, medium: Medium) -> list[str]:
     living = [g for g in seen.gs if g.status not in ("_Gdead", "_Gidle")]
-    rows = [["G", "status", "waitreason", "m", "lockedm", "parent", "program", "pc"]]
+    rows = [["G", "status", "waitreason", "waited", "m", "lockedm", "parent", "made at", "program", "pc"]]
     for g in living[:_GS_SHOWN]:
         waits = g.waitreason if g.status == "_Gwaiting" else ""
         made_by = _id("G", g.parent or None)
-        rows.append([f"G{g.goid}", g.status, waits or "-", _id("M", g.m), _id("M", g.lockedm), made_by,
-                     str(g.program), str(g.pc)])  # fmt: skip
+        waited = span(g.waited_ns) if g.waited_ns is not None else "-"
+        rows.append([f"G{g.goid}", g.status, waits or "-", waited, _id("M", g.m), _id("M", g.lockedm), made_by,
+                     f"{g.made_at[0]}:{g.made_at[1]}" if g.parent else "-", str(g.program), str(g.pc)])  # fmt: skip
     lines = table(rows, medium)
     if len(living) > _GS_SHOWN:
         lines.append(f"... and {len(living) - _GS_SHOWN} more: --json has them all")

@@ -123,7 +123,8 @@ def test_a_deadlock_is_an_outcome_with_everybody_in_it() -> None:
         jobs=[
             Job("reader", ["recv never"], count=2),
             Job("holder", ["lock m", "close held", "recv never"]),
-            Job("asker", ["recv held", "lock m"]),
+            Job("asker", ["recv held", "sleep 50ms", "spawn last", "lock m"]),
+            Job("last", ["recv never"], count=0),
         ],
     )
     result = gmp.run(work, procs=2, timeout_s=LONG_S)
@@ -134,7 +135,14 @@ def test_a_deadlock_is_an_outcome_with_everybody_in_it() -> None:
         ("reader", "recv never", "chan receive"): 2,
         ("holder", "recv never", "chan receive"): 1,
         ("asker", "lock m", "sync.Mutex.Lock"): 1,
+        ("last", "recv never", "chan receive"): 1,
     }
+    by_job = {g.job: g for g in result.waiting}
+    assert by_job["reader"].waited_ns is not None
+    assert by_job["reader"].waited_ns >= 49_000_000  # it slept before the others came; the ticks are measured, too
+    last, asker = by_job["last"], by_job["asker"]
+    assert (last.parent, last.parent_job, last.parent_step) == (asker.goid, "asker", "spawn last")
+    assert (asker.parent, asker.parent_job) == (1, "main")
     assert "all goroutines are asleep - deadlock!" in result.message
 
 
@@ -248,6 +256,9 @@ def test_a_snapshot_of_an_ended_run_has_every_waiting_g_where_it_waits() -> None
         few = sim.snapshot(most=2)
     waiting = {g.goid: g.waitreason for g in seen.gs if g.status == "_Gwaiting"}
     assert seen.consistent
+    assert all((g.waited_ns is not None) is (g.status == "_Gwaiting") for g in seen.gs)
+    assert {g.parent for g in seen.gs if g.status == "_Gwaiting"} == {1}
+    assert {g.made_at[0] for g in seen.gs if g.status == "_Gwaiting"} == {0}
     assert "deadlock" in seen.ended
     assert (seen.sched["gomaxprocs"], len(seen.ps), len(seen.gs)) == (2, 2, 6)
     never, full, held = seen.channels

@@ -288,8 +288,10 @@ void dropg(struct gmp *rt)
 void gopark(struct gmp *rt, uint32_t g, enum wait_reason reason)
 {
 	struct g *gp = G(rt, g);
+	uint64_t now = rt->s->tracking || rt->events ? cputicks() : 0;
 
-	event(rt, EV_GO_BLOCK, load_relaxed(&gp->goid), reason);
+	eventAt(rt, now, EV_GO_BLOCK, load_relaxed(&gp->goid), reason);
+	store_relaxed(&gp->waitsince, (int64_t)now);
 	store_relaxed(&gp->waitreason, reason);
 	POINT(rt, "gopark.reason");
 	dropg(rt);

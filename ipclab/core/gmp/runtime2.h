@@ -96,7 +96,7 @@ struct g {
 	uint32_t gopc;                 /* creation site: program << 16 | step of the parent. no point: written while it is dead */
 	_Atomic uint32_t waitreason;   /* owner */
 	_Atomic uint32_t preempt;      /* sysmon and stopper set, owner clears. no point: a wish, made again if it is lost */
-	_Atomic int64_t waitsince;     /* owner; ns. no point: for observers */
+	_Atomic int64_t waitsince;     /* owner; ticks, 0: not kept. no point: for observers */
 	_Atomic uint32_t selectDone;   /* cas: the first waker wins, and names the sudog it serves */
 	_Atomic uint32_t param;        /* waker -> sleeper: the sudog that was served */
 	struct sudog sg;               /* the first one is built in: most waits need one */
