@@ -42,8 +42,8 @@ def words() -> frozenset[str]:
 
 
 def fields_of(record: str) -> set[str]:
-    """The fields of `struct record` in the core."""
-    text = re.sub(r"/\*.*?\*/", "", sources(), flags=re.DOTALL)
+    """The fields of `struct record` in the core, without those of checked builds."""
+    text = re.sub(r"/\*.*?\*/|#ifdef IPCLAB_CHECKED.*?#endif", "", sources(), flags=re.DOTALL)
     body = re.search(rf"\bstruct {record} \{{(.*?)^\}}", text, re.DOTALL | re.MULTILINE)
     assert body, f"struct {record} is not in {CORE / 'gmp'}"
     names = set()

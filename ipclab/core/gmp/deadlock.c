@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "checked.h"
 #include "events.h"
 #include "lock_futex.h"
 #include "point.h"
@@ -75,6 +76,7 @@ void checkdead(struct gmp *rt)
 		fatal(rt, FATAL_THROW, (uint64_t)run, "checkdead: inconsistent counts");
 		return;
 	}
+	checkAllIdle(rt);
 	for (uint32_t g = 1; g <= load_acquire(&s->allglen); g++) {
 		switch (load_seq_cst(&G(rt, g)->atomicstatus)) {
 		case _Gwaiting:

@@ -10,6 +10,7 @@
  *   stopm
  */
 #define _GNU_SOURCE
+#include "checked.h"
 #include "events.h"
 #include "lock_futex.h"
 #include "point.h"
@@ -141,6 +142,7 @@ static uint32_t lookAround(struct gmp *rt, int64_t *until, bool *inheritTime, bo
 		return 0;
 	if (!load_relaxed(&rt->m->spinning))
 		becomeSpinning(rt);
+	ALWAYS(rt, load_seq_cst(&s->nmspinning) > 0 || load_seq_cst(&s->gate), "spinning: an M spins, and nobody is counted");
 	return stealWork(rt, until, inheritTime, again);
 }
 

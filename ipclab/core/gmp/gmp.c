@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "checked.h"
 #include "lock_futex.h"
 #include "proc.h"
 #include "runq.h"
@@ -78,11 +79,16 @@ static void find(struct gmp *rt)
 	rt->tallies = talliesOf(rt, 0);
 }
 
+static uint64_t recordBytes(void)
+{
+	return (uint64_t)IS_CHECKED << 63 | (uint64_t)sizeof(struct g) << 32 | sizeof(struct m) << 16 | sizeof(struct p);
+}
+
 static void fillIn(struct gmp *rt, const struct gmp_config *config)
 {
 	struct schedt *s = rt->s;
 
-	s->recordbytes = (uint64_t)sizeof(struct g) << 32 | sizeof(struct m) << 16 | sizeof(struct p);
+	s->recordbytes = recordBytes();
 	s->threads = config->threads;
 	s->model = config->model;
 	s->tracking = config->tracking;
@@ -139,9 +145,9 @@ static bool laidOutAsHere(const struct schedt *s, size_t bytes)
 {
 	struct gmp_config config;
 	struct schedt plan;
-	uint64_t total, mine = (uint64_t)sizeof(struct g) << 32 | sizeof(struct m) << 16 | sizeof(struct p);
+	uint64_t total;
 
-	if (bytes < sizeof *s || s->recordbytes != mine || s->maxg > 1u << 28)
+	if (bytes < sizeof *s || s->recordbytes != recordBytes() || s->maxg > 1u << 28)
 		return false;
 	memset(&plan, 0, sizeof plan);
 	config = (struct gmp_config){.maxg = s->maxg, .maxm = s->maxmcount, .programs = s->maxprograms,

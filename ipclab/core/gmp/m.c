@@ -1,5 +1,6 @@
 /* m.c: Ms and Ps: who has which, who is idle, who is woken. See the essay in proc.c. */
 #define _GNU_SOURCE
+#include "checked.h"
 #include "events.h"
 #include "lock_futex.h"
 #include "point.h"
@@ -62,6 +63,7 @@ void wirep(struct gmp *rt, uint32_t p)
 	store_release(&pp->m, M_INDEX(rt, rt->m));
 	POINT(rt, "wirep.m");
 	pstatus(rt, pp, _Prunning);
+	checkBound(rt);
 }
 
 void acquirep(struct gmp *rt, uint32_t p)
@@ -109,6 +111,7 @@ void pidleput(struct gmp *rt, uint32_t p)
 	POINT(rt, "pidleput.listed");
 	add_seq_cst(&s->npidle, 1);
 	POINT(rt, "pidleput.counted");
+	checkIdle(rt);
 }
 
 uint32_t pidleget(struct gmp *rt)
@@ -126,6 +129,7 @@ uint32_t pidleget(struct gmp *rt)
 	POINT(rt, "pidleget.taken");
 	add_seq_cst(&s->npidle, -1);
 	POINT(rt, "pidleget.counted");
+	checkIdle(rt);
 	return p;
 }
 
@@ -152,6 +156,7 @@ void mput(struct gmp *rt, uint32_t m)
 	POINT(rt, "mput.listed");
 	store_relaxed(&s->nmidle, load_relaxed(&s->nmidle) + 1);
 	POINT(rt, "mput.counted");
+	checkIdle(rt);
 	checkdead(rt);
 }
 
@@ -168,6 +173,7 @@ uint32_t mget(struct gmp *rt)
 	POINT(rt, "mget.notidle");
 	store_relaxed(&s->nmidle, load_relaxed(&s->nmidle) - 1);
 	POINT(rt, "mget.counted");
+	checkIdle(rt);
 	return m;
 }
 

@@ -91,11 +91,13 @@
  *
  * Files: runq.c gfree.c (where Gs wait), m.c (Ms and Ps), find.c (findRunnable), stw.c, syscall.c, sysmon.c, time.c,
  * chan.c, select.c, sema.c, script.c (what Gs do), template.c, repair.c and lend.c (birth and death of Ms), deadlock.c,
- * tally.c, events.c, schedtrace.c, observe.c, gmp.c (the segment; what a caller sees).
+ * tally.c, checked.c (what tests assert all the time), events.c, schedtrace.c, observe.c, gmp.c (the segment; what a
+ * caller sees).
  */
 #define _GNU_SOURCE
 #include "proc.h"
 
+#include "checked.h"
 #include "events.h"
 #include "lock_futex.h"
 #include "point.h"
@@ -215,6 +217,7 @@ void execute(struct gmp *rt, uint32_t g, bool inheritTime)
 	POINT(rt, "execute.curg");
 	casgstatus(rt, g, _Grunnable, _Grunning);
 	POINT(rt, "execute.running");
+	checkRuns(rt, g);
 	store_relaxed(&gp->waitsince, 0);
 	store_relaxed(&gp->preempt, 0);
 	if (!inheritTime)
@@ -251,6 +254,7 @@ uint32_t schedule(struct gmp *rt)
 
 	if (load_relaxed(&mp->locks) != 0)
 		throw(rt, "schedule: holding locks");
+	checkSelf(rt);
 	if (load_relaxed(&mp->lockedg)) {
 		stoplockedm(rt);
 		g = load_relaxed(&mp->lockedg);
@@ -279,6 +283,7 @@ void dropg(struct gmp *rt)
 {
 	uint32_t g = load_relaxed(&rt->m->curg);
 
+	ALWAYS(rt, g && load_relaxed(&G(rt, g)->m) == M_INDEX(rt, rt->m), "M to G: g.m is not its M");
 	store_relaxed(&G(rt, g)->m, 0);
 	POINT(rt, "dropg.m");
 	store_relaxed(&rt->m->curg, 0);
@@ -358,6 +363,7 @@ void mstart(struct gmp *rt)
 	store_release(&mp->procid, (int32_t)rt->tid);
 	POINT(rt, "mstart.procid");
 	enterRuntime(rt);
+	checkBirth(rt);
 	event(rt, EV_MSTART, 0, 0);
 	if (load_relaxed(&mp->mstartfn) == MSTART_SYSMON)
 		sysmon(rt);

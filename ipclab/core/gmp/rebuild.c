@@ -8,6 +8,7 @@
  * no point: the template alone; if that is killed, all Ms are.
  */
 #define _GNU_SOURCE
+#include "checked.h"
 #include "lock_futex.h"
 #include "proc.h"
 #include "runq.h"
@@ -88,6 +89,10 @@ static void rebuildRing(struct gmp *rt, struct p *pp)
 	store_seq_cst(&pp->runqtail, to);
 	if (next && !keep(rt, next))
 		store_seq_cst(&pp->runnext, 0);
+	for (uint32_t at = head; at != to; at++)
+		REQUEUED(rt, load_relaxed(&pp->runq[at % GMP_RUNQ]), P_INDEX(pp));
+	if (load_relaxed(&pp->runnext))
+		REQUEUED(rt, load_relaxed(&pp->runnext), P_INDEX(pp));
 }
 
 static void rebuildGlobal(struct gmp *rt)
@@ -117,12 +122,16 @@ static void rebuildQueues(struct gmp *rt)
 	uint32_t n = load_acquire(&s->allglen);
 
 	s->epoch++;
+	for (uint32_t g = 1; g <= n; g++)
+		REQUEUED(rt, g, QUEUED_NOWHERE);
 	for (uint32_t i = 0; i < GMP_MAXPROCS; i++)
 		rebuildRing(rt, &rt->allp[i]);
 	rebuildGlobal(rt);
 	for (uint32_t g = 1; g <= n; g++)
 		if (!inHandOfItsM(rt, G(rt, g)) && keep(rt, g))
 			queuePushBack(rt, &s->runq, g);
+	for (uint32_t g = IS_CHECKED ? load_relaxed(&s->runq.head) : 0; g; g = load_relaxed(&G(rt, g)->schedlink))
+		REQUEUED(rt, g, QUEUED_GLOBAL);
 }
 
 static void rebuildFree(struct gmp *rt)

@@ -4,6 +4,7 @@
 
 #include <time.h>
 
+#include "checked.h"
 #include "lock_futex.h"
 #include "point.h"
 #include "proc.h"
@@ -86,6 +87,8 @@ static bool runqputslow(struct gmp *rt, struct p *pp, uint32_t g, uint32_t h, ui
 		return false;
 	POINT(rt, "runqputslow.taken");
 	batch[n] = g;
+	for (uint32_t i = 0; i <= n; i++)
+		QUEUED(rt, batch[i], P_INDEX(pp), QUEUED_NOWHERE);
 	if (rt->s->randomize)
 		shuffle(rt, batch, n + 1);
 	for (uint32_t i = 0; i < n; i++)
@@ -101,6 +104,7 @@ void runqput(struct gmp *rt, struct p *pp, uint32_t g, bool next)
 {
 	if (rt->s->randomize && next && cheaprandn(rt, 2) == 0)
 		next = false;
+	QUEUED(rt, g, QUEUED_NOWHERE, P_INDEX(pp));
 	if (next) {
 		g = swap_seq_cst(&pp->runnext, g); /* the old one is kicked out, to the tail */
 		POINT(rt, "runqput.next");
@@ -131,8 +135,10 @@ void runqputbatch(struct gmp *rt, struct p *pp, struct gQueue *q)
 		n++;
 	if (rt->s->randomize)
 		shuffle(rt, batch, n);
-	for (uint32_t i = 0; i < n; i++)
+	for (uint32_t i = 0; i < n; i++) {
+		QUEUED(rt, batch[i], QUEUED_NOWHERE, P_INDEX(pp));
 		store_relaxed(slot(pp, t + i), batch[i]); /* no point: behind the tail */
+	}
 	POINT(rt, "runqputbatch.slots");
 	store_release(&pp->runqtail, t + n);
 	POINT(rt, "runqputbatch.tail");
@@ -145,6 +151,7 @@ uint32_t runqget(struct gmp *rt, struct p *pp, bool *inheritTime)
 	/* Tried once: only the owner sets it, so if the CAS fails it was stolen and is nil. */
 	if (next && cas_seq_cst(&pp->runnext, &next, 0)) {
 		POINT(rt, "runqget.next");
+		QUEUED(rt, next, P_INDEX(pp), QUEUED_NOWHERE);
 		*inheritTime = true;
 		return next;
 	}
@@ -157,6 +164,7 @@ uint32_t runqget(struct gmp *rt, struct p *pp, bool *inheritTime)
 		g = load_relaxed(slot(pp, h));
 		if (cas_release(&pp->runqhead, &h, h + 1)) {
 			POINT(rt, "runqget.head");
+			QUEUED(rt, g, P_INDEX(pp), QUEUED_NOWHERE);
 			return g;
 		}
 	}
@@ -217,6 +225,8 @@ uint32_t runqsteal(struct gmp *rt, struct p *pp, struct p *p2, bool stealRunNext
 
 	if (n == 0)
 		return 0;
+	for (uint32_t i = 0; i < n; i++)
+		QUEUED(rt, load_relaxed(slot(pp, t + i)), P_INDEX(p2), i == n - 1 ? QUEUED_NOWHERE : P_INDEX(pp));
 	g = load_relaxed(slot(pp, t + --n));
 	if (n == 0)
 		return g;
@@ -231,6 +241,7 @@ uint32_t runqsteal(struct gmp *rt, struct p *pp, struct p *p2, bool stealRunNext
 
 void globrunqput(struct gmp *rt, uint32_t g)
 {
+	QUEUED(rt, g, QUEUED_NOWHERE, QUEUED_GLOBAL);
 	queuePushBack(rt, &rt->s->runq, g);
 }
 
@@ -238,6 +249,7 @@ void globrunqputhead(struct gmp *rt, uint32_t g)
 {
 	struct gQueue *q = &rt->s->runq;
 
+	QUEUED(rt, g, QUEUED_NOWHERE, QUEUED_GLOBAL);
 	store_relaxed(&G(rt, g)->schedlink, load_relaxed(&q->head));
 	POINT(rt, "globrunqputhead.linked");
 	store_relaxed(&q->head, g);
@@ -251,12 +263,20 @@ void globrunqputhead(struct gmp *rt, uint32_t g)
 
 void globrunqputbatch(struct gmp *rt, struct gQueue *batch)
 {
+	uint32_t g = load_relaxed(&batch->head);
+
+	for (int32_t i = IS_CHECKED ? load_relaxed(&batch->size) : 0; i > 0; i--, g = load_relaxed(&G(rt, g)->schedlink))
+		QUEUED(rt, g, QUEUED_NOWHERE, QUEUED_GLOBAL);
 	queuePushBackAll(rt, &rt->s->runq, batch);
 }
 
 uint32_t globrunqget(struct gmp *rt)
 {
-	return queuePop(rt, &rt->s->runq);
+	uint32_t g = queuePop(rt, &rt->s->runq);
+
+	if (g)
+		QUEUED(rt, g, QUEUED_GLOBAL, QUEUED_NOWHERE);
+	return g;
 }
 
 uint32_t globrunqgetbatch(struct gmp *rt, int32_t n, struct gQueue *rest)

@@ -118,6 +118,10 @@ struct g {
 	int64_t created, started, runnablesince, waited; /* no point: statistics */
 	uint32_t lockedExt; /* no point: a running G's alone */
 	uint32_t mark;      /* no point: repair */
+#ifdef IPCLAB_CHECKED
+	/* who has it in hand; the run queue it is on: checked.h. no point: repair makes it anew */
+	_Atomic uint32_t queued;
+#endif
 };
 _Static_assert(sizeof(struct g) <= 320, "a million Gs in under 400 bytes each");
 
@@ -201,6 +205,10 @@ struct m {
 	_Atomic uint64_t logcount, logacc;
 	_Atomic uint64_t switches, steals, handoffs; /* owner; counts for sim. no point: statistics */
 	_Atomic uint64_t eventhead;    /* owner; events ever written. no point: for observers */
+#ifdef IPCLAB_CHECKED
+	/* owner, at mstart; of its process or thread, as /proc tells it: checked.h. no point: once, before its first G */
+	_Atomic uint64_t starttime;
+#endif
 };
 
 /* --- channels, semaphores: chan.c, sema.c --------------------------------------------------------------------------- */
@@ -337,7 +345,7 @@ struct schedt {
 	struct note templatenote; /* way 2 */
 	_Atomic int32_t templatepid;
 
-	char fataltext[64]; /* by who has set fatal */
+	char fataltext[128]; /* by who has set fatal */
 	struct note donenote; /* the caller sleeps here; way 2 */
 	_Atomic uint32_t fatal; /* cas; enum fatal, with FATAL_SAYING until argument and text are there */
 	_Atomic uint64_t fatalarg;

@@ -10,6 +10,7 @@
  *   sleep on stopnote in slices of 100 us, preempt again
  */
 #define _GNU_SOURCE
+#include "checked.h"
 #include "events.h"
 #include "lock_futex.h"
 #include "point.h"
@@ -176,13 +177,16 @@ static void destroy(struct gmp *rt, struct p *pp, struct p *heir)
 	while (tail != head) {
 		g = load_relaxed(&pp->runq[--tail % GMP_RUNQ]);
 		store_relaxed(&pp->runqtail, tail);
+		QUEUED(rt, g, P_INDEX(pp), QUEUED_NOWHERE);
 		POINT(rt, "destroy.taken");
 		globrunqputhead(rt, g);
 	}
 	g = swap_seq_cst(&pp->runnext, 0);
 	POINT(rt, "destroy.next");
-	if (g)
+	if (g) {
+		QUEUED(rt, g, P_INDEX(pp), QUEUED_NOWHERE);
 		globrunqputhead(rt, g);
+	}
 	timersTake(rt, heir, pp);
 	gfpurge(rt, pp);
 	pstatus(rt, pp, _Pdead);

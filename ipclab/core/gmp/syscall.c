@@ -3,6 +3,7 @@
  * back by CAS when it returns, sysmon takes it by the same CAS if that lasts too long.
  */
 #define _GNU_SOURCE
+#include "checked.h"
 #include "events.h"
 #include "lock_futex.h"
 #include "point.h"
@@ -27,6 +28,7 @@ void entersyscall(struct gmp *rt)
 	struct p *pp = rt->p;
 	uint32_t g = load_relaxed(&mp->curg);
 
+	checkRuns(rt, g);
 	event(rt, EV_SYSCALL, load_relaxed(&G(rt, g)->goid), 0);
 	casgstatus(rt, g, _Grunning, _Gsyscall);
 	POINT(rt, "entersyscall.status");

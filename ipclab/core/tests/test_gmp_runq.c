@@ -84,9 +84,9 @@ static int a_ring_alone(void)
 	/* runnext only in the last pass */
 	while (runqget(&rt, rt.p, &inherit))
 		;
-	runqput(&rt, rt.p, 9, true);
+	runqput(&rt, rt.p, 500, true);
 	CHECK_EQ(runqsteal(&other, other.p, rt.p, false), 0);
-	CHECK_EQ(runqsteal(&other, other.p, rt.p, true), 9);
+	CHECK_EQ(runqsteal(&other, other.p, rt.p, true), 500);
 	gmp_destroy(&world);
 	return 0;
 }
