@@ -44,6 +44,7 @@ static const struct field sched_table[] = {
 	I(struct schedt, templatepid), KEY(struct schedt, donenote), U(struct schedt, fatal), U(struct schedt, fatalarg),
 	U(struct schedt, deaths), U(struct schedt, repairs), U(struct schedt, repairns), U(struct schedt, longestns),
 	U(struct schedt, lostgs), U(struct schedt, callerwhere), U(struct schedt, callerstops), U(struct schedt, preempts),
+	U(struct schedt, parks), U(struct schedt, taken), U(struct schedt, stalls),
 	U(struct schedt, retakes), {0},
 };
 

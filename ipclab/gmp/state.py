@@ -18,11 +18,13 @@ from ipclab.records.gmp import ChanState, GState, ModelName, MState, PState, Sch
 
 G_STATUS = ("_Gidle", "_Grunnable", "_Grunning", "_Gsyscall", "_Gwaiting", "_Gunused5", "_Gdead")
 P_STATUS = ("_Pidle", "_Prunning", "_Psyscall", "_Pgcstop", "_Pdead")
-_WHERE = ("runtime", "user", "parked", "gone")
+_WHERE = ("runtime", "user", "parked", "gone", "robbed")
 _SEMA_KIND = ("semaphore", "mutex", "wait group")
 _WAITING = G_STATUS.index("_Gwaiting")
 _MODELS: tuple[ModelName, ...] = ("m:n", "n:1", "1:1")
 _SYSMON = 2
+#: enum stall of core/gmp/runtime2.h.
+_INSIDE, _DEAF = 1, 2
 _LIST_MOST = 1 << 20
 _CALLER = (1 << 32) - 1
 #: Gs a snapshot has when nothing else is said; the rest is counted as left out.
@@ -88,8 +90,10 @@ def _remarks(ms: Iterable[MState]) -> Iterable[str]:
     for m in ms:
         if m.kernel_state in ("T", "t"):
             yield f"M{m.id} (pid {m.pid}) is stopped, in state {m.kernel_state}"
-        if m.fields["stalled"]:
-            yield f"M{m.id} (pid {m.pid}) is stopped inside the runtime: a repair waits for it"
+        if m.fields["stalled"] >> 8 == _INSIDE and m.where == "runtime":
+            yield f"M{m.id} (pid {m.pid}) is stopped inside the runtime: it is waited for"
+        if m.fields["stalled"] >> 8 == _DEAF and m.where == "user" and m.p is not None:
+            yield f"M{m.id} (pid {m.pid}) does not give way: its G's code does not let SIGURG in"
         if m.role == "dead" and m.fields["dead"] == 1:
             yield f"M{m.id} (pid {m.pid}) is dead and not repaired yet"
 

@@ -223,6 +223,8 @@ static uint32_t firstWrong(struct gmp *rt)
 		struct program *program = &rt->programs[i];
 		uint32_t step = scriptCheck(&rt->steps[program->first], program->count, s->nchans, s->nsemas, s->nprograms);
 
+		for (uint32_t j = 0; !step && j < program->count && !rt->hooks.user; j++)
+			step = rt->steps[program->first + j].op == OP_USER ? j + 1 : 0;
 		if (step)
 			return i << 16 | (step - 1);
 	}
@@ -342,6 +344,32 @@ int gmp_copy(struct gmp *copy, const struct gmp *from, uint32_t most)
 	find(copy);
 	store_relaxed(&copy->s->allglen, gs);
 	return (int)gs;
+}
+
+/* Whoever named it may have gone before he could take that back. */
+static bool stillLate(struct gmp *rt, uint32_t m, uint32_t why)
+{
+	struct m *mp = M(rt, m);
+	uint32_t where = load_seq_cst(&mp->where);
+
+	if (!mLives(rt, m))
+		return false;
+	return why == STALL_DEAF ? where == M_USER && load_relaxed(&mp->p) : where == M_RUNTIME || load_relaxed(&mp->locks) > 0;
+}
+
+uint32_t gmp_stalled(struct gmp *rt, struct gmp_stalled *into, uint32_t most)
+{
+	int64_t ms = load_acquire(&rt->s->mnext);
+	uint32_t n = 0;
+
+	for (int64_t m = 1; m <= ms && m < (int64_t)rt->s->maxmcount && n < most; m++) {
+		uint32_t stalled = load_seq_cst(&M(rt, (uint32_t)m)->stalled);
+
+		if (stalled && stillLate(rt, (uint32_t)m, stalled >> 8))
+			into[n++] = (struct gmp_stalled){.m = load_relaxed(&M(rt, m)->id), .pid = load_relaxed(&M(rt, m)->procid),
+							 .why = stalled >> 8, .state = (char)(stalled & 0xff)};
+	}
+	return n;
 }
 
 /* Whole CPUs in the cgroup's quota, rounded up; 0: none is set. Version 2, as seen from inside the namespace. */

@@ -40,6 +40,14 @@ struct gmp_config {
 	struct gmp_hooks hooks; /* not needed with threads */
 };
 
+/* An M that somebody has waited for for a second: to stop the world, to repair, for a lock. */
+struct gmp_stalled {
+	int64_t m;   /* its id */
+	int32_t pid;
+	uint32_t why; /* enum stall */
+	char state;  /* the letter in /proc/PID/status when it was last looked at; '?': it is gone */
+};
+
 int gmp_create(struct gmp *rt, const struct gmp_config *config);
 /* The index of a new one. -ENOSPC: more than the segment holds. Before gmp_start only. */
 int gmp_chan(struct gmp *rt, uint32_t capacity);
@@ -65,6 +73,8 @@ int gmp_attach(struct gmp *rt, int fd);
 int gmp_copy(struct gmp *copy, const struct gmp *from, uint32_t most);
 /* CPUs this process may use: its affinity, and the quota of its cgroup rounded up. */
 uint32_t gmp_cpus(void);
+/* Who holds others up just now; returns how many. Also after gmp_attach, and while a call waits for them. */
+uint32_t gmp_stalled(struct gmp *rt, struct gmp_stalled *into, uint32_t most);
 /* What all Ms have done for one program. */
 struct tally gmp_tally(struct gmp *rt, uint32_t program);
 

@@ -7,22 +7,45 @@
 
 #include "core/futex.h"
 #include "proc.h"
+#include "stopped.h"
 #include "template.h"
 
 #define ACTIVE_SPIN 4 /* rounds of ACTIVE_SPIN_COUNT pauses before the CPU is given away; Go's figures */
 #define ACTIVE_SPIN_COUNT 30
 #define HOLDER_LOOK_NS INT64_C(1000000)
 
+/*
+ * One sleep for a lock. The template alone can find out that the holder is dead, also while it waits for him. Everybody
+ * looks once a second whether he stands still (SIGSTOP): then he is named, for nothing else would tell why we hang.
+ */
+static void sleepFor(struct gmp *rt, struct mutex *l, uint32_t seen, int64_t since, uint32_t *named)
+{
+	int64_t now = monotonic_ns();
+
+	futex_wait_until(&l->key, seen | SLEEPERS, now + (rt->where ? STALLED_NS : HOLDER_LOOK_NS));
+	if (!rt->where)
+		templateLockLook(rt);
+	if (*named)
+		unname(rt, *named);
+	*named = 0;
+	if (monotonic_ns() - since >= STALLED_NS)
+		*named = nameHolder(rt, seen & ~SLEEPERS);
+}
+
 void lockslow(struct gmp *rt, struct mutex *l)
 {
-	uint32_t seen, held = rt->tid;
+	uint32_t seen, held = rt->tid, named = 0;
+	int64_t since = 0;
 	int spins = rt->s->ncpu > 1 ? ACTIVE_SPIN : 0;
 
 	for (;;) {
 		for (int i = 0; i <= spins; i++) {
 			seen = 0;
-			if (load_relaxed(&l->key) == 0 && cas_seq_cst(&l->key, &seen, held))
+			if (load_relaxed(&l->key) == 0 && cas_seq_cst(&l->key, &seen, held)) {
+				if (named)
+					unname(rt, named);
 				return;
+			}
 			for (int j = 0; i < spins && j < ACTIVE_SPIN_COUNT; j++)
 				cpu_relax();
 		}
@@ -33,10 +56,8 @@ void lockslow(struct gmp *rt, struct mutex *l)
 		if (!(seen & SLEEPERS) && !cas_seq_cst(&l->key, &seen, seen | SLEEPERS))
 			continue;
 		POINT(rt, "lock.sleepers");
-		/* The template alone can find out that the holder is dead, also while it waits for him. */
-		futex_wait_until(&l->key, seen | SLEEPERS, rt->where ? NO_DEADLINE : monotonic_ns() + HOLDER_LOOK_NS);
-		if (!rt->where)
-			templateLockLook(rt);
+		since = since ? since : monotonic_ns();
+		sleepFor(rt, l, seen, since, &named);
 		held = rt->tid | SLEEPERS;
 	}
 }

@@ -89,9 +89,24 @@
  *     stopping the world                                 gcwaiting, no stopper     the world is started in its name
  *   Its P's queue stays as it is. Nothing but the G it ran is lost.
  *
+ * Stopped at any instruction. Two things stop a G in the middle of its own code: SIGURG, which its M follows (preempt.c),
+ * and whoever stops the process itself - SIGSTOP, a debugger, a page that does not come (stopped.c). The invariant: *an M
+ * executes its G's code only while its record and its P's name each other.*
+ *   - SIGURG is followed where M.where is M_USER, M.locks 0 and a P there: the handler parks the G on the M's own stack,
+ *     locked to it, as runnable on the global queue, and sleeps until somebody brings a P. Anywhere else it is noted, and
+ *     followed where that ends (leaveRuntime to user code, releasem). So no lock is ever held by a parked G.
+ *   - Who waits for an M that stands still may take its P, as if it were in a system call. Between looking and taking
+ *     the M may be continued, so: mark M.where (M_USER -> M_ROBBED, by CAS, sched.lock held), send SIGURG, look again
+ *     that it stands still, then take. An M that goes on meets the handler first, and in it enterRuntime, whose exchange
+ *     finds the mark; then it waits for sched.lock, and sees what has become of its P. An M that came into the runtime
+ *     before the mark makes the CAS fail. An M that blocks SIGURG would go on without one: it is not taken, but named.
+ *   - The taker dies halfway: the two records are what counts. They name each other: nothing was taken. They do not: the
+ *     P is one that nobody has, the G in a system call (rebuild.c, mendRobbed; robbed, if the M comes first).
+ *   An M that is stopped inside the runtime cannot be helped: it is waited for, and named after a second (gmp_stalled).
+ *
  * Files: runq.c gfree.c (where Gs wait), m.c (Ms and Ps), find.c (findRunnable), stw.c, syscall.c, sysmon.c, time.c,
- * chan.c, select.c, sema.c, script.c (what Gs do), template.c, repair.c and lend.c (birth and death of Ms), deadlock.c,
- * tally.c, checked.c (what tests assert all the time), events.c, schedtrace.c, observe.c, gmp.c (the segment; what a
+ * preempt.c, stopped.c (Ms that do not answer), chan.c, select.c, sema.c, script.c and script_check.c (what Gs do),
+ * template.c, repair.c and lend.c (birth and death of Ms), deadlock.c, tally.c, checked.c (what tests assert all the time), events.c, schedtrace.c, observe.c, gmp.c (the segment; what a
  * caller sees).
  */
 #define _GNU_SOURCE

@@ -74,10 +74,16 @@ bool preemptone(struct gmp *rt, struct p *pp);
 void worldstopped(struct gmp *rt, struct p *pp); /* sched.lock: this P stops */
 void uncountStopped(struct gmp *rt);            /* sched.lock: one P less to stop */
 
+/* preempt.c */
+void preemptSignal(struct gmp *rt); /* the handler of SIGURG, on an M that is a process */
+void preemptTake(struct gmp *rt);   /* in a G's own code, between two instructions of it: gives way if that is asked for */
+void robbed(struct gmp *rt);        /* out of a G's own code: it may have lost its P there; has one again after it */
+
 /* syscall.c */
 void entersyscall(struct gmp *rt);
 void entersyscallblock(struct gmp *rt);
 bool exitsyscall(struct gmp *rt); /* false: the G has been queued, this M has no P and must stop */
+bool regainP(struct gmp *rt);     /* the same, by somebody who is in the runtime already */
 
 /* sysmon.c */
 _Noreturn void sysmon(struct gmp *rt);
@@ -118,15 +124,44 @@ struct tally *talliesOf(struct gmp *rt, uint32_t m);
 void gatewait(struct gmp *rt);
 static inline void enterRuntime(struct gmp *rt)
 {
-	store_seq_cst(rt->where, M_RUNTIME);
+	uint32_t before = swap_seq_cst(rt->where, M_RUNTIME);
+
 	POINT(rt, "enterRuntime.where");
 	if (load_seq_cst(&rt->s->gate))
 		gatewait(rt);
+	if (__builtin_expect(before == M_ROBBED, 0))
+		robbed(rt);
 }
 static inline void leaveRuntime(struct gmp *rt, enum m_where where)
 {
 	store_release(rt->where, where);
 	POINT(rt, "leaveRuntime.where");
+}
+
+/* To a G's own code: from here on SIGURG parks the M with it. One that came while we were inside is followed now. */
+static inline void enterUser(struct gmp *rt)
+{
+	leaveRuntime(rt, M_USER);
+	if (rt->preempted)
+		preemptTake(rt);
+}
+
+/* Between the two a G's own code is not parked, and its P is not taken: it is about to change shared memory, or to be
+ * captured. They nest. Not for long: whoever wants the world stopped waits. */
+static inline void acquirem(struct gmp *rt)
+{
+	store_relaxed(&rt->m->locks, load_relaxed(&rt->m->locks) + 1);
+	atomic_signal_fence(memory_order_seq_cst); /* for the handler in this thread: nothing moves up across it */
+}
+static inline void releasem(struct gmp *rt)
+{
+	int32_t depth = load_relaxed(&rt->m->locks) - 1;
+
+	atomic_signal_fence(memory_order_seq_cst);
+	store_relaxed(&rt->m->locks, depth);
+	atomic_signal_fence(memory_order_seq_cst);
+	if (depth == 0 && rt->preempted && load_relaxed(rt->where) != M_RUNTIME)
+		preemptTake(rt);
 }
 
 static inline int64_t nanotime(void)

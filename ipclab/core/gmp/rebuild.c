@@ -236,6 +236,24 @@ static void rebuildM(struct gmp *rt, uint32_t m, int64_t *freed)
 	}
 }
 
+/*
+ * Whoever took the P of an M that stood still (stopped.c) died while he did. That M is alive, and outside, so what its
+ * record and the P's say is final: its P is gone if they do not name each other; and its G is then in a system call.
+ */
+static void mendRobbed(struct gmp *rt, uint32_t m)
+{
+	struct m *mp = M(rt, m);
+	uint32_t p = load_relaxed(&mp->p), g = load_relaxed(&mp->curg);
+	bool wired = p && load_relaxed(&P(rt, p)->m) == m;
+	uint32_t status = g ? load_relaxed(&G(rt, g)->atomicstatus) : _Gidle;
+
+	if (!mLives(rt, m) || (status != _Grunning && status != _Gsyscall) || load_relaxed(&G(rt, g)->m) != m)
+		return;
+	if (!wired)
+		store_relaxed(&mp->p, 0);
+	store_seq_cst(&G(rt, g)->atomicstatus, wired ? _Grunning : _Gsyscall);
+}
+
 static void rebuildMs(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
@@ -249,6 +267,7 @@ static void rebuildMs(struct gmp *rt)
 	store_relaxed(&s->nmspinning, 0);
 	store_relaxed(&s->needspinning, 1);
 	for (uint32_t m = 1; m <= lastM(rt); m++) {
+		mendRobbed(rt, m);
 		rebuildM(rt, m, &freed);
 		polling |= mLives(rt, m) && load_relaxed(&M(rt, m)->polling);
 	}

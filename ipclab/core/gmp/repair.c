@@ -21,10 +21,10 @@
 #include "lock_futex.h"
 #include "proc.h"
 #include "runq.h"
+#include "stopped.h"
 #include "template.h"
 
 #define GATE_SPIN_NS INT64_C(50000)
-#define STALLED_NS NS_PER_S
 #define LEND_NS INT64_C(200000)
 
 bool mLives(struct gmp *rt, uint32_t m)
@@ -130,17 +130,16 @@ static uint32_t inside(struct gmp *rt, bool lends, bool names)
 		if (lends)
 			lendTo(rt, m);
 		if (names)
-			M(rt, m)->stalled = 1; /* stopped inside: it is named, and waited for */
+			nameInside(rt, m); /* and it is waited for */
 	}
 	return n;
 }
 
 static void forgetThem(struct gmp *rt)
 {
-	for (uint32_t m = 1; m <= lastM(rt); m++) {
+	for (uint32_t m = 1; m <= lastM(rt); m++)
 		takeBackFrom(rt, m);
-		M(rt, m)->stalled = 0;
-	}
+	unnameAll(rt);
 }
 
 /* False: the run ends, nothing is to be repaired any more. */

@@ -132,6 +132,7 @@ enum p_status { _Pidle = 0, _Prunning = 1, _Psyscall = 2, _Pgcstop = 3, _Pdead =
 struct sysmontick { /* sysmon alone */
 	uint32_t schedtick, syscalltick; /* no point: observations */
 	int64_t schedwhen, syscallwhen;  /* ns. no point: observations */
+	uint32_t named;                  /* M that does not give way. no point: observations */
 };
 
 struct timers {
@@ -170,6 +171,13 @@ enum m_where { /* where an M is, for whoever must know that it touches nothing s
 	M_USER = 1,    /* in a G's own code or in a system call of its own */
 	M_PARKED = 2,  /* asleep on park, pollnote or sysmonnote */
 	M_GONE = 3,    /* dead, or not born yet */
+	M_ROBBED = 4,  /* as M_USER, and somebody is taking its P or has taken it: stopped.c. By cas from M_USER */
+};
+
+/* Why an M is named (m.stalled): somebody has waited for it for a second. */
+enum stall {
+	STALL_INSIDE = 1, /* stands still inside the runtime */
+	STALL_DEAF = 2,   /* runs its G's code and does not answer SIGURG */
 };
 
 enum m_death { M_ALIVE = 0, M_DIED = 1, M_REPAIRED = 2 };
@@ -179,7 +187,7 @@ enum mstartfn { MSTART_NONE = 0, MSTART_SPINNING = 1, MSTART_SYSMON = 2 };
 struct m {
 	_Alignas(FALSE_SHARING_BYTES) _Atomic int64_t id; /* at allocm; observers read it at any time */
 	_Atomic int32_t procid;        /* its thread id, by itself at mstart; a process: its pid */
-	_Atomic uint32_t where;        /* owner; enum m_where */
+	_Atomic uint32_t where;        /* owner; enum m_where. M_ROBBED: see there */
 	_Atomic uint32_t curg;         /* owner */
 	_Atomic uint32_t p;            /* owner; P + 1 */
 	_Atomic uint32_t nextp;        /* the waker, before it wakes park; then the owner */
@@ -187,7 +195,7 @@ struct m {
 	_Atomic uint32_t spinning;     /* owner, or the waker before it wakes park */
 	_Atomic uint32_t blocked;      /* owner: asleep on a note */
 	_Atomic uint32_t lockedg;      /* owner */
-	_Atomic int32_t locks;         /* owner; > 0: not preemptible. no point: the owner's alone */
+	_Atomic int32_t locks;         /* owner; depth; > 0: not preemptible: acquirem, lock. no point: the owner's alone */
 	_Atomic uint32_t schedlink;    /* sched.lock; idle list, or the list of Ms to be born */
 	_Atomic uint32_t alllink;      /* sched.lock; then const */
 	_Atomic uint32_t mstartfn;     /* at allocm; the owner takes it at mstart */
@@ -198,7 +206,7 @@ struct m {
 	_Atomic uint32_t exiting;      /* owner: ends in good order */
 	_Atomic uint32_t polling;      /* owner: asleep as the poller */
 	_Atomic uint32_t dead;         /* template: enum m_death */
-	uint32_t stalled;              /* template: named as stopped inside the runtime. no point: repair */
+	_Atomic uint32_t stalled;      /* who waits for it: 0, or enum stall << 8 | its state. no point: for observers */
 	uint32_t lent;                 /* template: its scheduling policy + 1, before it was lent ours. no point: repair */
 	/* owner: a redo log, so that a G's birth or end and its count are one: see tally.c */
 	_Atomic uint32_t log; /* G, and LOG_BIRTH */
@@ -359,6 +367,8 @@ struct schedt {
 	_Atomic uint32_t snapinside;  /* template; of the refused: the M that does not come out */
 	uint32_t epoch;               /* template; for g.mark */
 	_Atomic uint64_t preempts, retakes; /* sysmon. no point: statistics */
+	_Atomic uint64_t parks;         /* any M; Gs stopped in the middle of their code. no point: statistics */
+	_Atomic uint64_t taken, stalls; /* who waits; Ps taken from Ms that stood still; Ms named. no point: statistics */
 	_Atomic uint32_t killpoint; /* tests: see point.h */
 	_Atomic int32_t killcountdown;
 	_Atomic uint64_t killmask;
@@ -369,6 +379,8 @@ struct schedt {
 struct gmp_hooks {
 	pid_t (*fork)(void);   /* as fork(2): 0 in the child, -1 and errno */
 	void (*end)(int code); /* as _exit(2): does not return */
+	/* The code of OP_USER, or NULL: anything at all; what it returns is added to the G's sum. */
+	uint64_t (*user)(uint32_t which, int64_t argument);
 };
 
 /* What a process has of it: where things are mapped, and who it is. Private; one per M. */
@@ -392,7 +404,8 @@ struct gmp {
 	uint32_t deaths; /* the template: there are M_DIED that are not repaired */
 	uint64_t rng;
 	int64_t now;    /* ns; of this scheduling round */
-	volatile sig_atomic_t preempted; /* SIGURG came */
+	volatile sig_atomic_t preempted; /* SIGURG came when it could not be followed */
+	volatile sig_atomic_t polls;     /* the G's code looks at preempted by itself, often */
 	struct segment segment;
 	struct gmp_hooks hooks;
 	pid_t template; /* the caller: the template's pid; 0: not running */

@@ -13,8 +13,6 @@
 #include "proc.h"
 
 #define COMPUTE_ROUNDS 200 /* pauses between two looks at the clock and at preempt; some microseconds */
-#define TARGET(a) ((a)&0xffffffu)
-#define COUNTER(a) ((a) >> 24)
 
 /* How a step ends. LEFT: the G is not ours any more. */
 enum how { NEXT, LEFT };
@@ -69,6 +67,7 @@ static enum how compute(struct gmp *rt, uint32_t g)
 	int64_t start = cputime(), used = 0;
 	bool wanted = false;
 
+	rt->polls = 1;
 	leaveRuntime(rt, M_USER);
 	while (used < gp->left && !wanted && !load_relaxed(&rt->s->exiting)) {
 		for (int i = 0; i < COMPUTE_ROUNDS; i++)
@@ -77,6 +76,7 @@ static enum how compute(struct gmp *rt, uint32_t g)
 		wanted = preemptWanted(rt, gp);
 	}
 	enterRuntime(rt);
+	rt->polls = 0;
 	gp->left -= used;
 	if (gp->left <= 0) {
 		gp->left = 0;
@@ -84,6 +84,31 @@ static enum how compute(struct gmp *rt, uint32_t g)
 		if (!wanted)
 			return NEXT;
 	}
+	gosched(rt, g, true);
+	return LEFT;
+}
+
+uint64_t crunch(int64_t rounds)
+{
+	uint64_t sum = 1;
+
+	for (; rounds > 0; rounds--)
+		sum = sum * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return sum >> 32;
+}
+
+/* A G's own code, which knows nothing of us: it is parked where it is, and gives way once more at its end. */
+static enum how ownCode(struct gmp *rt, uint32_t g, const struct step *step)
+{
+	struct g *gp = G(rt, g);
+	uint64_t result;
+
+	enterUser(rt);
+	result = step->op == OP_CRUNCH ? crunch(step->b) : rt->hooks.user(step->a, step->b);
+	enterRuntime(rt);
+	gp->acc += result;
+	if (!load_relaxed(&gp->preempt))
+		return NEXT;
 	gosched(rt, g, true);
 	return LEFT;
 }
@@ -279,6 +304,9 @@ static enum how perform(struct gmp *rt, uint32_t g, const struct step *step)
 		gp->left = step->b;
 		gp->resume = OP_COMPUTE;
 		return compute(rt, g);
+	case OP_CRUNCH:
+	case OP_USER:
+		return ownCode(rt, g, step);
 	case OP_SLEEP:
 		timeSleep(rt, g, step->b);
 		return LEFT;
@@ -388,59 +416,4 @@ void scriptRun(struct gmp *rt, uint32_t g)
 	if (rt->s->model == GMP_1_TO_1 && gp->pc == 0 && !gp->lockedExt)
 		doLockM(rt, g, true); /* this M is its own from here to its end, and ends with it */
 	scriptSteps(rt, g, gp);
-}
-
-/* --- checking a program before it runs --- */
-
-static bool stepIsRight(const struct step *steps, uint32_t n, uint32_t at, uint32_t chans, uint32_t semas,
-			uint32_t programs)
-{
-	const struct step *step = &steps[at];
-
-	switch (step->op) {
-	case OP_EXIT:
-	case OP_YIELD:
-	case OP_LOCKM:
-	case OP_UNLOCKM:
-		return true;
-	case OP_COMPUTE:
-	case OP_SLEEP:
-	case OP_BLOCK:
-	case OP_BLOCKING:
-		return step->b >= 0;
-	case OP_SEND:
-	case OP_RECV:
-	case OP_CLOSE:
-		return step->a < chans;
-	case OP_SELECT:
-		if (step->a < 1 || step->a > SELECT_MOST || step->a >= n - at)
-			return false;
-		for (uint32_t i = 1; i <= step->a; i++)
-			if (steps[at + i].op != OP_SEND && steps[at + i].op != OP_RECV)
-				return false;
-		return true;
-	case OP_LOCK:
-	case OP_UNLOCK:
-	case OP_ACQUIRE:
-	case OP_RELEASE:
-	case OP_WG_ADD:
-	case OP_WG_WAIT:
-		return step->a < semas;
-	case OP_SPAWN:
-		return step->a < programs && step->b >= 0;
-	case OP_LOOP:
-		return TARGET(step->a) < at && COUNTER(step->a) < LOOP_COUNTERS && step->b >= 1;
-	case OP_STOPWORLD:
-		return step->a <= GMP_MAXPROCS && step->b >= 0;
-	default:
-		return false;
-	}
-}
-
-uint32_t scriptCheck(const struct step *steps, uint32_t n, uint32_t chans, uint32_t semas, uint32_t programs)
-{
-	for (uint32_t i = 0; i < n; i++)
-		if (!stepIsRight(steps, n, i, chans, semas, programs))
-			return i + 1;
-	return 0;
 }

@@ -10,7 +10,7 @@
 
 enum op {
 	OP_EXIT,       /* the end; also what follows the last step */
-	OP_COMPUTE,    /* b: ns of CPU time */
+	OP_COMPUTE,    /* b: ns of CPU time; looks whether it shall give way every few us, and stays portable */
 	OP_SLEEP,      /* b: ns; a timer */
 	OP_BLOCK,      /* b: ns in a system call (entersyscall: sysmon takes the P if it lasts) */
 	OP_BLOCKING,   /* b: ns in a system call known to block (entersyscallblock: the P is handed off at once) */
@@ -30,9 +30,13 @@ enum op {
 	OP_LOCKM,      /* LockOSThread */
 	OP_UNLOCKM,
 	OP_STOPWORLD,  /* a: Ps from then on, 0 as before; b: ns it stays stopped */
+	OP_CRUNCH,     /* b: rounds of a plain loop that looks at nothing, as foreign code; crunch(b) is added to the sum */
+	OP_USER,       /* a, b: for the caller's own function, hooks.user */
 	OP_COUNT
 };
 #define LOOP_COUNTERS 4
+#define TARGET(a) ((a)&0xffffffu) /* of OP_LOOP's a: the step */
+#define COUNTER(a) ((a) >> 24)    /* and which counter */
 
 enum misuse { /* FATAL_USE's argument, upper half; the lower one is the goid */
 	MISUSE_NONE,
@@ -42,6 +46,7 @@ enum misuse { /* FATAL_USE's argument, upper half; the lower one is the goid */
 	MISUSE_NEGATIVE_WAITGROUP,
 };
 
+uint64_t crunch(int64_t rounds); /* some number that takes a ns or so per round to find out */
 const char *waitReasonString(enum wait_reason reason);
 /* 0, or the number of the first step that is wrong, counted from 1: unknown op, no such channel, semaphore, program or
  * step, a negative time, a select without its cases. */

@@ -16,8 +16,11 @@
 #include "point.h"
 #include "proc.h"
 #include "runq.h"
+#include "stopped.h"
 
-#define STOP_LOOK_NS INT64_C(100000)
+#define STOP_LOOK_NS INT64_C(100000) /* between two signals, at first */
+#define LATE_NS INT64_C(2000000)     /* from then on those that stand still are looked for, and signals are rarer */
+#define LATE_LOOK_NS INT64_C(1000000)
 
 bool preemptone(struct gmp *rt, struct p *pp)
 {
@@ -33,7 +36,7 @@ bool preemptone(struct gmp *rt, struct p *pp)
 	store_relaxed(&pp->preempt, 1);
 	procid = load_acquire(&M(rt, m)->procid);
 	if (!rt->s->threads && procid > 0)
-		kill(procid, SIGURG);
+		signalM(procid);
 	return true;
 }
 
@@ -81,17 +84,21 @@ void gcstopm(struct gmp *rt)
 	stopm(rt);
 }
 
+static void stopInSyscall(struct gmp *rt, struct p *pp)
+{
+	if (!pcas(rt, pp, _Psyscall, _Pgcstop))
+		return;
+	count_up(&pp->syscalltick);
+	store_relaxed(&rt->s->stopwait, load_relaxed(&rt->s->stopwait) - 1);
+	POINT(rt, "stopPs.syscall");
+}
+
 static void stopPs(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
 
-	for (int32_t i = 0; i < load_relaxed(&s->gomaxprocs); i++) {
-		if (pcas(rt, &rt->allp[i], _Psyscall, _Pgcstop)) {
-			count_up(&rt->allp[i].syscalltick);
-			store_relaxed(&s->stopwait, load_relaxed(&s->stopwait) - 1);
-			POINT(rt, "stopPs.syscall");
-		}
-	}
+	for (int32_t i = 0; i < load_relaxed(&s->gomaxprocs); i++)
+		stopInSyscall(rt, &rt->allp[i]);
 	for (uint32_t p; (p = pidleget(rt));) {
 		pstatus(rt, P(rt, p), _Pgcstop);
 		store_relaxed(&s->stopwait, load_relaxed(&s->stopwait) - 1);
@@ -99,10 +106,27 @@ static void stopPs(struct gmp *rt)
 	}
 }
 
+/* Those who have not come for a while: an M that stands still in its G's code loses its P, others are named. */
+static void lookAfterTheLate(struct gmp *rt, int64_t waited)
+{
+	for (int32_t i = 0; i < load_relaxed(&rt->s->gomaxprocs); i++) {
+		struct p *pp = &rt->allp[i];
+
+		if (load_seq_cst(&pp->status) != _Prunning || !takeFromStopped(rt, pp))
+			continue;
+		lock(rt, &rt->s->lock);
+		stopInSyscall(rt, pp);
+		unlock(rt, &rt->s->lock);
+	}
+	if (waited > STALLED_NS)
+		nameAll(rt);
+}
+
 /* With worldsema held. */
 static void stopTheWorldWithSema(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
+	int64_t began = nanotime(), waited = 0;
 	bool wait;
 
 	if (rt->m)
@@ -132,11 +156,14 @@ static void stopTheWorldWithSema(struct gmp *rt)
 		int rc;
 
 		leaveRuntime(rt, M_PARKED); /* lest the repairer wait for us, who wait for an M that is dead */
-		rc = note_sleep(&s->stopnote, nanotime() + STOP_LOOK_NS, 0);
+		rc = note_sleep(&s->stopnote, nanotime() + (waited < LATE_NS ? STOP_LOOK_NS : LATE_LOOK_NS), 0);
 		POINT(rt, "stw.slept");
 		enterRuntime(rt);
 		if (load_seq_cst(&s->exiting) || load_seq_cst(&s->fatal))
 			return;
+		waited = nanotime() - began;
+		if (waited > LATE_NS)
+			lookAfterTheLate(rt, waited);
 		lock(rt, &s->lock);
 		wait = load_relaxed(&s->stopwait) > 0;
 		unlock(rt, &s->lock);
@@ -146,6 +173,8 @@ static void stopTheWorldWithSema(struct gmp *rt)
 		if (wait)
 			preemptall(rt);
 	}
+	if (waited > STALLED_NS)
+		unnameAll(rt);
 	for (int32_t i = 0; i < load_relaxed(&s->gomaxprocs); i++)
 		if (load_relaxed(&rt->allp[i].status) != _Pgcstop)
 			throw(rt, "stopTheWorld: not stopped (status != _Pgcstop)");

@@ -131,11 +131,16 @@ static bool exitsyscall0(struct gmp *rt, uint32_t g)
 
 bool exitsyscall(struct gmp *rt)
 {
+	enterRuntime(rt);
+	return regainP(rt);
+}
+
+bool regainP(struct gmp *rt)
+{
 	struct m *mp = rt->m;
 	uint32_t g = load_relaxed(&mp->curg), oldp;
 	int how;
 
-	enterRuntime(rt);
 	oldp = load_relaxed(&mp->oldp);
 	store_relaxed(&mp->oldp, 0);
 	POINT(rt, "exitsyscall.oldp");

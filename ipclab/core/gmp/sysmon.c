@@ -8,6 +8,7 @@
 #include "point.h"
 #include "proc.h"
 #include "runq.h"
+#include "stopped.h"
 
 #define FIRST_DELAY_US 20
 #define LAST_DELAY_US 10000
@@ -49,9 +50,16 @@ static bool retakeOne(struct gmp *rt, struct p *pp, int64_t now, bool *insyscall
 	if (pd->schedtick != tick) {
 		pd->schedtick = tick;
 		pd->schedwhen = now;
+		if (pd->named)
+			unname(rt, pd->named);
+		pd->named = 0;
 	} else if (!rt->s->nopreempt && pd->schedwhen + FORCE_PREEMPT_NS <= now) {
 		if (preemptone(rt, pp))
 			add_relaxed(&rt->s->preempts, 1);
+		if (status == _Prunning && pd->schedwhen + STALLED_NS <= now && load_relaxed(&pp->m)) {
+			pd->named = load_relaxed(&pp->m);
+			nameLate(rt, pd->named);
+		}
 		sysretake = true; /* if it is in a system call there is no M to preempt */
 	}
 	if (status != _Psyscall)

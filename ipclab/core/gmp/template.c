@@ -43,7 +43,7 @@ static void becomeM(struct gmp *rt, uint32_t m)
 	rt->tallies = talliesOf(rt, m);
 	rt->events = rt->s->eventslots ? (struct event *)(rt->tallies + rt->s->maxprograms) : NULL;
 	rt->rng = (rt->s->seed + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)m * UINT64_C(0xbf58476d1ce4e5b9);
-	rt->preempted = 0;
+	rt->preempted = rt->polls = 0;
 }
 
 /* The next M to be born, from the list; 0. */
@@ -69,7 +69,7 @@ static struct gmp *ofThisProcess; /* for the handlers; set before they are insta
 static void onSigurg(int signo)
 {
 	(void)signo;
-	ofThisProcess->preempted = 1;
+	preemptSignal(ofThisProcess);
 }
 
 static void onSigchld(int signo)
@@ -91,6 +91,25 @@ static void handle(int signo, void (*handler)(int), int flags)
 	sigaction(signo, &action, NULL);
 }
 
+/*
+ * While an M is parked in its handler no other handler of its G's code may run: the G has no P. Faults are ours. SIGURG
+ * itself stays open: an M that was stopped in its handler must meet it again, before all else, when its P was taken.
+ */
+static void handleSigurg(void)
+{
+	static const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS};
+	struct sigaction action;
+
+	memset(&action, 0, sizeof action);
+	action.sa_handler = onSigurg;
+	action.sa_flags = SA_RESTART | SA_NODEFER;
+	sigfillset(&action.sa_mask);
+	sigdelset(&action.sa_mask, SIGURG);
+	for (uint32_t i = 0; i < sizeof faults / sizeof *faults; i++)
+		sigdelset(&action.sa_mask, faults[i]);
+	sigaction(SIGURG, &action, NULL);
+}
+
 /* In a new process whose parent was `parent`: dies with it, also if it is dead already. */
 static void dieWith(struct gmp *rt, pid_t parent)
 {
@@ -101,14 +120,18 @@ static void dieWith(struct gmp *rt, pid_t parent)
 
 static _Noreturn void processOfM(struct gmp *rt, uint32_t m, pid_t parent, const sigset_t *mask)
 {
+	sigset_t its;
+
 	dieWith(rt, parent);
 	becomeM(rt, m);
 	ofThisProcess = rt;
 	handle(SIGCHLD, SIG_DFL, 0);
 	observeForget();
-	handle(SIGURG, onSigurg, SA_RESTART);
+	handleSigurg();
 	madvise(rt->segment.base, rt->segment.mapped_bytes, MADV_DONTFORK); /* a child of user code can do no harm */
-	sigprocmask(SIG_SETMASK, mask, NULL);
+	its = *mask;
+	sigdelset(&its, SIGURG);
+	sigprocmask(SIG_SETMASK, &its, NULL);
 	mstart(rt);
 }
 
