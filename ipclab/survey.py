@@ -50,7 +50,7 @@ def demo_statuses(found: Iterable[Demo], known: Mapping[str, Probe] | None = Non
 
 
 def doctor() -> DoctorReport:
-    """Everything about this machine that decides what ipclab can do here. Changes nothing."""
+    """Everything about this machine that decides what ipclab can do here. Leaves nothing behind."""
     known = mechanisms()
     tracked = sources.statuses()
     try:

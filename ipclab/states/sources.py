@@ -16,10 +16,9 @@ from pathlib import Path
 import msgspec
 
 from ipclab import _core
-from ipclab.errors import Unavailable
+from ipclab.errors import IpclabError, Unavailable
 from ipclab.processes import procfs
 from ipclab.records import SourceName, SourceStanding, SourceStatus
-from ipclab.states import tracing
 from ipclab.states.tracing import Trace
 
 #: Best first.
@@ -62,14 +61,15 @@ class Layers:
 
     def _open_trace(self, *, must: bool) -> None:
         trace = Trace()
-        if reason := trace.lacking():
-            if not must:
-                for fd in trace.fds:
-                    os.close(fd)
-                trace.close()
-                hint = "--source trace takes it all the same"
-                raise Unavailable(f"the source trace is not here: {reason}", hint=hint)
-            self.notes.append(f"trace: {reason}")
+        try:
+            if reason := trace.lacking():
+                if not must:
+                    hint = "--source trace takes it all the same"
+                    raise Unavailable(f"the source trace is not here: {reason}", hint=hint)
+                self.notes.append(f"trace: {reason}")
+        except BaseException:
+            trace.discard()
+            raise
         self.trace = trace
         self._trace_fds = trace.fds
         self._core.use_trace(self.trace.layout, self.trace.fds, self.trace.cpus)
@@ -125,10 +125,9 @@ class Layers:
 
 
 def statuses() -> tuple[SourceStatus, ...]:
-    """Of each source: does it run here, if not why, and how to get it. Changes nothing."""
-    reason, remedy = tracing.why_not()
+    """Of each source: does it run here, if not why, and how to get it. Leaves nothing; `trace` is tried on each CPU."""
     return (
-        _status("trace", reason, remedy),
+        _try_trace(),
         _status("switch", *_try_switch()),
         _status("events", *_try_events()),
         _status("poll", *_try_poll()),
@@ -137,6 +136,22 @@ def statuses() -> tuple[SourceStatus, ...]:
 
 def _status(source: SourceName, reason: str, remedy: str) -> SourceStatus:
     return SourceStatus(source=source, standing="not here" if reason else "runs", reason=reason, remedy=remedy)
+
+
+def _try_trace() -> SourceStatus:
+    """By the test that `auto` makes before it lets it lead."""
+    try:
+        trace = Trace()
+        try:
+            reason = trace.lacking()
+        finally:
+            trace.discard()
+    except IpclabError as err:
+        return _status("trace", _reason(err), err.hint or "")
+    if not reason:
+        return _status("trace", "", "")
+    remedy = "auto takes switch or poll; --source trace takes it all the same"
+    return SourceStatus(source="trace", standing="reduced", reason=reason, remedy=remedy)
 
 
 def _try_switch() -> tuple[str, str]:
@@ -167,8 +182,11 @@ def _try_poll() -> tuple[str, str]:
 
 
 def _told(err: Unavailable) -> str:
-    reason = err.message.partition(" is not here: ")[2] or err.message
-    return f"{reason}; {err.hint}" if err.hint else reason
+    return f"{_reason(err)}; {err.hint}" if err.hint else _reason(err)
+
+
+def _reason(err: IpclabError) -> str:
+    return err.message.partition(" is not here: ")[2] or err.message
 
 
 def _why_no_switch(err: OSError) -> tuple[str, str]:

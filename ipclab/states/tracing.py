@@ -105,8 +105,14 @@ class Trace:
         """Why the events here are not to be believed; "": what a thread of ours does on each CPU is told.
 
         Before the first `add`. Takes some milliseconds per CPU: the thread sleeps a few times on each. Some kernels do
-        not tell every switch, and have no counter that says so.
+        not tell every switch, and have no counter that says so. Raises Unavailable when the kernel refuses.
         """
+        try:
+            return self._lacking()
+        except OSError as err:
+            raise Unavailable(f"the source trace is not here: {err.strerror} ({err.filename})") from err
+
+    def _lacking(self) -> str:
         with _Sleeper() as sleeper:
             self.add([sleeper.tid])
             sleeper.go()
@@ -158,6 +164,12 @@ class Trace:
                 text = _read(instance, f"per_cpu/cpu{cpu}/stats")
                 total += sum(int(n) for n in re.findall(r"^(?:overrun|dropped events): (\d+)$", text, re.MULTILINE))
         return total
+
+    def discard(self) -> None:
+        """Close it when its raw files were given to nobody."""
+        for fd in self.fds:
+            os.close(fd)
+        self.close()
 
     def close(self) -> None:
         """Remove both instances. The raw files must be closed before: whoever was given them does that."""
