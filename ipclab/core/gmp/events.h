@@ -73,10 +73,10 @@ static inline void eventAt(struct gmp *rt, uint64_t ticks, enum event_kind kind,
 	if (!rt->events)
 		return;
 	head = load_relaxed(&rt->m->eventhead);
-	at = &rt->events[head & (rt->s->eventslots - 1)];
+	at = &rt->events[head & rt->eventmask];
+	rt->eventticks = ticks;
 	store_relaxed(&at->ticks, ticks);
-	store_relaxed(&at->what, (uint64_t)kind | (uint64_t)(uint16_t)(rt->p ? rt->p->id : 0xffff) << 16 |
-					 (uint64_t)rt->m->id << 32);
+	store_relaxed(&at->what, (uint64_t)kind | rt->eventwho);
 	store_relaxed(&at->goid, goid);
 	store_relaxed(&at->arg, arg);
 	store_release(&rt->m->eventhead, head + 1);
@@ -86,6 +86,23 @@ static inline void event(struct gmp *rt, enum event_kind kind, uint64_t goid, ui
 {
 	if (rt->events)
 		eventAt(rt, cputicks(), kind, goid, arg);
+}
+
+/*
+ * The moment at which a G starts. Reading the counter costs more than the rest of an event, so it is not read again for
+ * a start that follows the M's last event by some 20 ns: it is one tick later. Only where that event is later than all
+ * that was told of this G, by whomever, so that the times of a G grow wherever it goes: the event says that the G was
+ * taken (global queue, steal), or the G lay in this P's own queue, where only this M and former ones of this P put Gs.
+ */
+static inline uint64_t eventNext(struct gmp *rt)
+{
+	return rt->told && rt->eventticks ? rt->eventticks + 1 : cputicks();
+}
+
+/* Who writes: with every change of rt->p. */
+static inline void eventWho(struct gmp *rt)
+{
+	rt->eventwho = (uint64_t)(uint16_t)(rt->p ? rt->p->id : 0xffff) << 16 | (uint64_t)load_relaxed(&rt->m->id) << 32;
 }
 
 /*

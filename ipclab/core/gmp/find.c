@@ -98,6 +98,7 @@ static uint32_t stealWork(struct gmp *rt, int64_t *until, bool *inheritTime, boo
 				      (uint64_t)order.pos << 32 | (uint64_t)(i + 1) << 16 |
 					      (load_relaxed(&pp->runqtail) - before + 1));
 				*inheritTime = false;
+				rt->told = true;
 				return g;
 			}
 		}
@@ -123,9 +124,11 @@ static uint32_t lookAround(struct gmp *rt, int64_t *until, bool *inheritTime, bo
 	}
 	if (g) {
 		event(rt, EV_GLOBAL, load_relaxed(&G(rt, g)->goid), 61);
+		rt->told = true;
 		return g;
 	}
 	g = runqget(rt, pp, inheritTime);
+	rt->told = g != 0;
 	if (g)
 		return g;
 	if (load_relaxed(&s->runq.size)) {
@@ -134,6 +137,7 @@ static uint32_t lookAround(struct gmp *rt, int64_t *until, bool *inheritTime, bo
 	}
 	if (g) {
 		event(rt, EV_GLOBAL, load_relaxed(&G(rt, g)->goid), 0);
+		rt->told = true;
 		return g;
 	}
 	/* Half as many spinners as busy Ps at most: on a machine full of work, looking for it would only take CPU away. */

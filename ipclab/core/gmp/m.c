@@ -58,6 +58,7 @@ void wirep(struct gmp *rt, uint32_t p)
 	if (load_relaxed(&pp->m) || load_relaxed(&pp->status) != _Pidle)
 		throw(rt, "wirep: invalid p state");
 	rt->p = pp;
+	eventWho(rt);
 	store_relaxed(&rt->m->p, p);
 	POINT(rt, "wirep.p");
 	store_release(&pp->m, M_INDEX(rt, rt->m));
@@ -83,6 +84,7 @@ uint32_t releasep(struct gmp *rt)
 		throw(rt, "releasep: invalid p state");
 	event(rt, EV_RELEASEP, 0, pp->id);
 	rt->p = NULL;
+	eventWho(rt);
 	store_relaxed(&rt->m->p, 0);
 	POINT(rt, "releasep.p");
 	store_relaxed(&pp->m, 0);

@@ -101,6 +101,7 @@ void robbed(struct gmp *rt)
 	if (!gone)
 		return;
 	rt->p = NULL;
+	eventWho(rt);
 	bindHere(rt, g);
 	if (!regainP(rt))
 		throw(rt, "robbed: a locked G without a P");

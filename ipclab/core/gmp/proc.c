@@ -143,6 +143,7 @@ void gatewait(struct gmp *rt)
 		POINT(rt, "gatewait.outside");
 		while (load_seq_cst(&s->gate))
 			futex_wait_until(&s->gate, 1, monotonic_ns() + GATE_LOOK_NS);
+		rt->eventticks = 0;
 		store_seq_cst(rt->where, M_RUNTIME);
 		POINT(rt, "gatewait.inside");
 	} while (load_seq_cst(&s->gate));
@@ -244,9 +245,11 @@ void execute(struct gmp *rt, uint32_t g, bool inheritTime)
 		gp->waited += (int64_t)now - gp->runnablesince;
 		gp->started = gp->started ? gp->started : (int64_t)now;
 		eventAt(rt, now, EV_GO_START, load_relaxed(&gp->goid), inheritTime);
-		return;
+	} else if (rt->events) {
+		eventAt(rt, eventNext(rt), EV_GO_START, load_relaxed(&gp->goid), inheritTime);
 	}
-	event(rt, EV_GO_START, load_relaxed(&gp->goid), inheritTime);
+	rt->told = false;
+	rt->eventticks = 0;
 }
 
 /* "Spinning off", then look whether another one is needed in our place: we have found work, there may be more. */

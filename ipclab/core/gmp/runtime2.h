@@ -399,6 +399,10 @@ struct gmp {
 	struct m *m;    /* "getg().m"; NULL for the caller and the template */
 	struct p *p;    /* the P of m: m->p, looked up */
 	struct event *events; /* m's ring, or NULL */
+	uint64_t eventmask;   /* its slots - 1 */
+	uint64_t eventwho;    /* m and p, as an event has them */
+	uint64_t eventticks;  /* of the last event of this round; 0: time has passed since */
+	bool told;            /* the last event is later than all that was told of the G that is about to start */
 	struct tally *tallies; /* m's, or the caller's; by program */
 	uint32_t tid;
 	uint32_t deaths; /* the template: there are M_DIED that are not repaired */

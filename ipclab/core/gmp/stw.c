@@ -231,6 +231,7 @@ static void keepOwnP(struct gmp *rt, int32_t n)
 	POINT(rt, "procresize.own.m");
 	store_relaxed(&rt->m->p, 0);
 	rt->p = NULL;
+	eventWho(rt);
 	POINT(rt, "procresize.own.p");
 	store_relaxed(&rt->allp[0].m, 0);
 	POINT(rt, "procresize.first.m");

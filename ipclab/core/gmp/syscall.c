@@ -44,6 +44,7 @@ void entersyscall(struct gmp *rt)
 	POINT(rt, "entersyscall.oldp");
 	store_relaxed(&mp->p, 0);
 	rt->p = NULL;
+	eventWho(rt);
 	POINT(rt, "entersyscall.unwired");
 	pstatus(rt, pp, _Psyscall);
 	if (load_seq_cst(&s->gcwaiting))

@@ -42,6 +42,10 @@ static void becomeM(struct gmp *rt, uint32_t m)
 	rt->tid = (uint32_t)gettid();
 	rt->tallies = talliesOf(rt, m);
 	rt->events = rt->s->eventslots ? (struct event *)(rt->tallies + rt->s->maxprograms) : NULL;
+	rt->eventmask = rt->s->eventslots - 1;
+	rt->eventticks = 0;
+	rt->told = false;
+	eventWho(rt);
 	rt->rng = (rt->s->seed + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)m * UINT64_C(0xbf58476d1ce4e5b9);
 	rt->preempted = rt->polls = 0;
 }
