@@ -1,10 +1,12 @@
-"""The screen of a live view: the terminal's other page, given back whatever happens."""
+"""The screen of a live view: the terminal's other page, given back whatever happens; on Ctrl-Z until it goes on."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -24,6 +26,8 @@ def screen(wanted: bool) -> Iterator[Draw | None]:
         yield None
         return
     due_s = 0.0
+    #: Nobody draws over the page of a shell that we were stopped in favour of. A thread draws, the main one is stopped.
+    ours = threading.RLock()
 
     def draw(frame: Frame) -> None:
         nonlocal due_s
@@ -33,15 +37,29 @@ def screen(wanted: bool) -> Iterator[Draw | None]:
         # Whoever draws goes on when the terminal has gone.
         with contextlib.suppress(OSError, ValueError):
             lines = frame(_lines())
-            sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\r\n" for line in lines) + "\x1b[J")
-            sys.stdout.flush()
+            with ours:
+                _put("\x1b[H" + "".join(f"{line}\x1b[K\r\n" for line in lines) + "\x1b[J")
 
+    def stop(_signo: int, _frame: object) -> None:
+        with ours:
+            _put(_LEAVE)
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTSTP)  # from here to SIGCONT nothing runs
+            signal.signal(signal.SIGTSTP, stop)
+            _put(_ENTER)
+
+    before = signal.signal(signal.SIGTSTP, stop)
     try:
-        sys.stdout.write(_ENTER)
+        _put(_ENTER)
         yield draw
     finally:
-        sys.stdout.write(_LEAVE)
-        sys.stdout.flush()
+        signal.signal(signal.SIGTSTP, before)
+        _put(_LEAVE)
+
+
+def _put(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _lines() -> int:

@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from surroundings import Surroundings
 from ipclab import states
 from ipclab.processes import procfs
 
+#: How the live view takes the terminal, and gives it back.
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 IPCLAB = [sys.executable, "-m", "ipclab"]
 TIMEOUT_S = 60.0
 
@@ -139,17 +142,21 @@ def test_the_duration_ends_the_record_and_not_the_command() -> None:
 # --- on a terminal ---------------------------------------------------------------------------------------------------
 
 
-def on_terminal(arguments: Sequence[str], talk: Sequence[tuple[str, bytes]]) -> tuple[str, int]:
-    """Run it as a shell's foreground job; each time the first text has been shown, the bytes are typed."""
+def on_terminal(
+    arguments: Sequence[str], talk: Sequence[tuple[str, bytes]], program: Sequence[str] = IPCLAB
+) -> tuple[str, int]:
+    """Run it as a shell's foreground job; each time the first text has been shown, since then, the bytes are typed."""
     pid, fd = pty.fork()
     if pid == 0:
         os.environ.update(TERM="xterm", LANG="C.UTF-8", COLUMNS="90")
-        os.execv(sys.executable, [*IPCLAB, *arguments])
+        os.execv(program[0], [*program, *arguments])
     shown, waiting = "", list(talk)
+    since = 0
     until = time.monotonic() + TIMEOUT_S
     try:
         while time.monotonic() < until:
-            if waiting and waiting[0][0] in shown:
+            if waiting and waiting[0][0] in shown[since:]:
+                since = len(shown)
                 os.write(fd, waiting.pop(0)[1])
             if select.select([fd], [], [], 0.05)[0]:
                 try:
@@ -190,6 +197,25 @@ def test_the_live_view_gives_the_terminal_back() -> None:
     assert "lives on" in after
     quiet, _code = on_terminal([*POLL, "--no-live", "--duration", "0.1", "--pid", str(os.getpid())], [])
     assert "1049" not in quiet
+
+
+def test_ctrl_z_gives_the_terminal_to_the_shell_until_fg() -> None:
+    """In a shell with job control: the kernel stops nobody whose group no shell could continue."""
+    with sleeper() as pid:
+        command = shlex.join([*IPCLAB, *POLL, "--pid", str(pid)])
+        talk = [
+            ("", f"{command}\n".encode()),
+            ("S 100%", b"\x1a"),
+            ("Stopped", b"fg\n"),
+            ("S 100%", b"\x03"),
+            ("complete: ", b"exit\n"),
+        ]
+        shown, _code = on_terminal([], talk, ["/bin/sh", "-i"])
+    page, _, shell = shown.partition("Stopped")
+    assert page.count(ENTER) == page.count(LEAVE) == 1
+    assert page.index(ENTER) < page.index(LEAVE)
+    assert shell.count(ENTER) == shell.count(LEAVE) == 1
+    assert "complete: " in shell.partition(LEAVE)[2]
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------
