@@ -139,6 +139,31 @@ def test_the_duration_ends_the_record_and_not_the_command() -> None:
         assert procfs.state(pid) == "S"
 
 
+@contextlib.contextmanager
+def zombie() -> Iterator[int]:
+    """The pid of a process that has ended, and whose parent does not reap it."""
+    parent = subprocess.Popen(["/bin/sh", "-c", "true & exec sleep 600"])
+    try:
+        until = time.monotonic() + TIMEOUT_S
+        while not (found := [pid for pid in procfs.children(parent.pid) if procfs.state(pid) == "Z"]):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        yield found[0]
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def test_a_zombie_that_nobody_reaps_does_not_hold_the_record_open() -> None:
+    with zombie() as pid:
+        found = record("--pid", str(pid))
+        assert {one["state"] for one in found["intervals"]} == {"Z"}
+        assert f"process {pid} is a zombie: its parent does not reap it" in found["recording"]["notes"]
+        with sleeper() as living:
+            both = record("--pid", str(pid), "--pid", str(living), "--duration", "1.5")
+            assert not any("zombie" in note for note in both["recording"]["notes"])
+
+
 # --- on a terminal ---------------------------------------------------------------------------------------------------
 
 
