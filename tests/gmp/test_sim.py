@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +115,21 @@ def test_events_are_told_while_it_runs() -> None:
     assert result.events == ()
     assert told.count("end") == 41
     assert "handoff" in told
+
+
+def test_each_process_says_who_it_is() -> None:
+    work = Workload(jobs=[Job("caller", ["blocking 60s"]), Job("other", ["sleep 60s"])])
+    with gmp.Simulation(work, procs=1) as sim:
+        until = time.monotonic() + LONG_S
+        while len(sim.ms()) < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        wanted = {pid: f"gmp-M{m}" for m, pid in sim.ms().items()} | {sim.template_pid: "gmp-template"}
+        sysmon = sim.sysmon_pid()
+        assert sysmon is not None
+        wanted[sysmon] = "gmp-sysmon"
+        while (names := {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in wanted}) != wanted:
+            assert time.monotonic() < until, names
+            time.sleep(0.01)  # a process has its name a moment after its pid
 
 
 def test_a_deadlock_is_an_outcome_with_everybody_in_it() -> None:

@@ -16,9 +16,11 @@
 #include "template.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -114,6 +116,18 @@ static void handleSigurg(void)
 	sigaction(SIGURG, &action, NULL);
 }
 
+/* What ps(1) and a record of states call it: who is who among twenty processes of one program. */
+static void nameProcess(struct gmp *rt)
+{
+	char name[16] = "gmp-template";
+
+	if (rt->m && load_relaxed(&rt->m->mstartfn) == MSTART_SYSMON)
+		snprintf(name, sizeof name, "gmp-sysmon");
+	else if (rt->m)
+		snprintf(name, sizeof name, "gmp-M%lld", (long long)load_relaxed(&rt->m->id));
+	prctl(PR_SET_NAME, name);
+}
+
 /* In a new process whose parent was `parent`: dies with it, also if it is dead already. */
 static void dieWith(struct gmp *rt, pid_t parent)
 {
@@ -128,6 +142,7 @@ static _Noreturn void processOfM(struct gmp *rt, uint32_t m, pid_t parent, const
 
 	dieWith(rt, parent);
 	becomeM(rt, m);
+	nameProcess(rt);
 	ofThisProcess = rt;
 	handle(SIGCHLD, SIG_DFL, 0);
 	observeForget();
@@ -223,6 +238,7 @@ static _Noreturn void processOfTemplate(struct gmp *rt, pid_t parent)
 	dieWith(rt, parent);
 	rt->tid = (uint32_t)gettid();
 	rt->where = NULL;
+	nameProcess(rt);
 	ofThisProcess = rt;
 	handle(SIGCHLD, onSigchld, SA_RESTART | SA_NOCLDSTOP);
 	observeInstall(rt);
