@@ -47,6 +47,8 @@ def detail(event: SchedEvent) -> str:
     match event.kind:
         case kind if kind in _ITS_P:
             return f"P{arg}"
+        case "P idle":
+            return f"P{arg >> 1} {'on' if arg & 1 else 'off'} the list"
         case "P status":
             return f"P{arg >> 32} {_name(P_STATUS, arg >> 8 & 0xFF)} -> {_name(P_STATUS, arg & 0xFF)}"
         case "steal":

@@ -29,6 +29,7 @@ from ipclab.processes import procfs
 from ipclab.records import Interval, Recording
 from ipclab.states import heads
 from ipclab.states.command import PASSED_ON, Command, passing_on
+from ipclab.states.remains import Remains
 from ipclab.states.sources import Layers
 from ipclab.states.spans import ASSUMED, Span, in_order, interval_of, unpack
 from ipclab.states.store import Store
@@ -42,8 +43,6 @@ DRAIN_S = 0.05
 FACTS_EVERY = 40
 #: Above this a rate is flat out: no timer of the kernel is finer, and a look takes longer.
 FASTEST_HZ = 100_000.0
-#: For so long a zombie is waited for: a parent that reaps at all has done it by then.
-ZOMBIE_S = 1.0
 #: Descriptors left to everything else in this process.
 _FDS_SPARED = 64
 
@@ -102,7 +101,7 @@ class Tracker:
         self._command: Command | None = None
         self._threads: list[threading.Thread] = []
         self._ended = threading.Event()
-        self._zombies_since_s: float | None = None
+        self._remains = Remains(self._starts)
         self._stopping = threading.Event()
         self._files = (0, 0)
         self._final: Recording | None = None
@@ -298,20 +297,11 @@ class Tracker:
         if self._command is not None:
             return self._command.status is not None
         assert self._core is not None
-        return self._core.numbers()["named_alive"] == 0 or self._only_zombies()
-
-    def _only_zombies(self) -> bool:
-        """Nothing is left of what was named but zombies, for a while: they do nothing any more but be reaped."""
-        if any(procfs.pid_alive(pid, self._starts[pid]) for pid in self.pids):
-            self._zombies_since_s = None
-            return False
-        now_s = time.monotonic()
-        self._zombies_since_s = now_s if self._zombies_since_s is None else self._zombies_since_s
-        if now_s - self._zombies_since_s < ZOMBIE_S:
-            return False
-        zombies = [pid for pid in self.pids if procfs.state(pid) == "Z"]
+        if self._core.numbers()["named_alive"] == 0:
+            return True
+        zombies = self._remains.zombies()
         self._notes += [f"process {pid} is a zombie: its parent does not reap it" for pid in zombies]
-        return True
+        return bool(zombies)
 
     def _reap(self) -> None:
         command, core = self._command, self._core

@@ -26,6 +26,7 @@ static const char *const names[EV_COUNT] = {
 	[EV_RETAKE] = "retake",
 	[EV_ACQUIREP] = "acquirep",
 	[EV_RELEASEP] = "releasep",
+	[EV_PIDLE] = "P idle",
 	[EV_PSTATUS] = "P status",
 	[EV_STW_START] = "stw start",
 	[EV_STW_END] = "stw end",

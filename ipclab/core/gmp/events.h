@@ -33,6 +33,7 @@ enum event_kind {
 	EV_RETAKE,       /* arg: P */
 	EV_ACQUIREP,     /* arg: P */
 	EV_RELEASEP,     /* arg: P */
+	EV_PIDLE,        /* arg: P << 1 | 1 it is on the idle list now, 0 no more */
 	EV_PSTATUS,      /* arg: P << 32 | old << 8 | new */
 	EV_STW_START,
 	EV_STW_END,

@@ -113,6 +113,7 @@ void pidleput(struct gmp *rt, uint32_t p)
 	POINT(rt, "pidleput.listed");
 	add_seq_cst(&s->npidle, 1);
 	POINT(rt, "pidleput.counted");
+	event(rt, EV_PIDLE, 0, (uint64_t)pp->id << 1 | 1);
 	checkIdle(rt);
 }
 
@@ -131,6 +132,7 @@ uint32_t pidleget(struct gmp *rt)
 	POINT(rt, "pidleget.taken");
 	add_seq_cst(&s->npidle, -1);
 	POINT(rt, "pidleget.counted");
+	event(rt, EV_PIDLE, 0, (uint64_t)(p - 1) << 1);
 	checkIdle(rt);
 	return p;
 }
