@@ -6,9 +6,9 @@ A run of random steps, nobody preempted (preemption hides lost wake-ups: golang/
 tracker, which knows from the kernel when each M had a CPU. From the scheduler's events it is known when a G was
 runnable, when a P was on the idle list, and which M had to bring them together: one that is between two Gs; one that
 was woken and has not come yet; else the one that made the G runnable, until its next event. A stretch with an idle P
-and a runnable G counts while such an M has a CPU. An M without one cannot help it; but where there is no such M at all, the
-wake-up is lost, and then all of the stretch counts. The longest must stay below 1 ms. (A virtual CPU that the
-hypervisor has taken away counts as one that an M has.)
+and a runnable G counts while such an M has a CPU. An M without one cannot help it; but where there is no such M at
+all, the wake-up is lost, and then all of the stretch counts. The longest must stay below 1 ms. (A virtual CPU that
+the hypervisor has taken away counts as one that an M has.)
 
 Exit code: 0 held, 1 broken, 77 not here.
 """
