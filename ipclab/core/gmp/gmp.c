@@ -2,8 +2,6 @@
 #define _GNU_SOURCE
 #include "gmp.h"
 
-#include <sched.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -370,33 +368,6 @@ uint32_t gmp_stalled(struct gmp *rt, struct gmp_stalled *into, uint32_t most)
 							 .why = stalled >> 8, .state = (char)(stalled & 0xff)};
 	}
 	return n;
-}
-
-/* Whole CPUs in the cgroup's quota, rounded up; 0: none is set. Version 2, as seen from inside the namespace. */
-static uint32_t quotaCpus(void)
-{
-	FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
-	long long quota = 0, period = 0;
-
-	if (!file)
-		return 0;
-	if (fscanf(file, "%lld %lld", &quota, &period) != 2 || period <= 0)
-		quota = 0;
-	fclose(file);
-	return quota > 0 ? (uint32_t)((quota + period - 1) / period) : 0;
-}
-
-uint32_t gmp_cpus(void)
-{
-	uint32_t cpus = 1, quota = quotaCpus();
-	cpu_set_t set;
-
-	if (sched_getaffinity(0, sizeof set, &set) == 0)
-		cpus = (uint32_t)CPU_COUNT(&set);
-	else
-		cpus = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN); /* more CPUs than a cpu_set_t holds */
-	cpus = quota && quota < cpus ? quota : cpus;
-	return cpus > GMP_MAXPROCS ? GMP_MAXPROCS : cpus;
 }
 
 struct tally gmp_tally(struct gmp *rt, uint32_t program)

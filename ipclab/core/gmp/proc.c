@@ -106,8 +106,8 @@
  *
  * Files: runq.c gfree.c (where Gs wait), m.c (Ms and Ps), find.c (findRunnable), stw.c, syscall.c, sysmon.c, time.c,
  * preempt.c, stopped.c (Ms that do not answer), chan.c, select.c, sema.c, script.c and script_check.c (what Gs do),
- * template.c, repair.c and lend.c (birth and death of Ms), deadlock.c, tally.c, checked.c (what tests assert all the time), events.c, schedtrace.c, observe.c, gmp.c (the segment; what a
- * caller sees).
+ * template.c, repair.c and lend.c (birth and death of Ms), deadlock.c, tally.c, checked.c (what tests assert all the
+ * time), events.c, schedtrace.c, observe.c, cpus.c, gmp.c (the segment; what a caller sees).
  */
 #define _GNU_SOURCE
 #include "proc.h"
