@@ -111,7 +111,8 @@ def test_the_life_of_one_g_is_told_from_birth_to_death(ipclab: Run, tmp_path: Pa
     told = [re.fullmatch(r" *\d+\.\d{3} ms  M\d+ +(?:P\d+|-) +G3 +(.+)", line) for line in lines]
     kinds = [found[1] for found in told if found]
     assert len(kinds) == len(lines)
-    assert (kinds[0], kinds[1].partition(":")[0], kinds[-1]) == ("create: by G1", "start", "end")
+    assert (kinds[0], kinds[-1]) == ("create: by G1", "end")
+    assert any(kind.partition(":")[0] == "start" for kind in kinds)
     assert "block: chan send" in kinds or "block: chan receive" in kinds
     nobody = ipclab("gmp", "sim", written(tmp_path, SHORT), "--g", "77")
     assert (nobody.returncode, "there was no G77" in nobody.stderr) == (2, True)
