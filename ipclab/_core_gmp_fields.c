@@ -30,7 +30,7 @@ static const struct field sched_table[] = {
 	U(struct schedt, eventslots), U(struct schedt, tracking), U(struct schedt, randomize), U(struct schedt, nopreempt),
 	U(struct schedt, mainends), U(struct schedt, seed), I(struct schedt, starttime), I(struct schedt, callerpid),
 	I(struct schedt, ncpu), KEY(struct schedt, lock), U(struct schedt, midle), I(struct schedt, nmidle),
-	I(struct schedt, nmidlelocked), I(struct schedt, nmsys), I(struct schedt, mnext), I(struct schedt, nmfreed),
+	I(struct schedt, nmidlelocked), I(struct schedt, nmsys), I(struct schedt, mnext), I(struct schedt, nmfreed), I(struct schedt, nmspare),
 	U(struct schedt, allm), U(struct schedt, pidle), U(struct schedt, runq.head), U(struct schedt, runq.tail),
 	I(struct schedt, runq.size), I(struct schedt, stopwait), U(struct schedt, newprocs), I(struct schedt, npidle),
 	I(struct schedt, nmspinning), U(struct schedt, needspinning), I(struct schedt, gomaxprocs),
@@ -134,7 +134,7 @@ static bool is_g(struct gmp *rt, uint32_t g)
 
 static bool is_m(struct gmp *rt, uint32_t m)
 {
-	return m && m < rt->s->maxmcount && (int64_t)m <= load_acquire(&rt->s->mnext);
+	return m && m < rt->s->maxmcount && m <= mLast(rt);
 }
 
 PyObject *sched_fields(struct gmp *rt)

@@ -14,7 +14,6 @@ _NO_P = 0xFFFF
 _MOST = 1 << 64
 #: More than there are: names of the core are asked for by number.
 _KINDS_MOST = 256
-_EXIT = "M exit"
 
 
 _Raw = tuple[int, int, int, int]
@@ -32,7 +31,6 @@ class EventLog:
     def __init__(self, sched: _core.Sched) -> None:
         self._sched = sched
         self._at: dict[int, int] = {}
-        self._ended: set[int] = set()
         self._kinds = [_core.gmp_event_name(kind) for kind in range(_KINDS_MOST)]
         self._later: list[_Raw] = []
         self._clock = sched.clock()[:2]
@@ -46,9 +44,8 @@ class EventLog:
         sched = self._sched
         before_ticks, before_ns = self._clock
         self._clock = now_ticks, now_ns = sched.clock()[2:]
-        for m in range(1, sched.sched_fields()["mnext"] + 1):
-            if m not in self._ended:
-                self._read_one(m)
+        for m in range(1, sched.sched_fields()["allm"] + 1):
+            self._read_one(m)
         self._later.sort()
         count = bisect.bisect_right(self._later, (now_ticks, *(_MOST,) * 3))
         raw, self._later = self._later[:count], self._later[count:]
@@ -67,7 +64,5 @@ class EventLog:
         _ticks, what, goid, arg = raw
         kind = self._kinds[what & 0xFF]
         m = what >> 32
-        if kind == _EXIT:
-            self._ended.add(m + 1)
         p = what >> 16 & 0xFFFF
         return SchedEvent(time_ns=time_ns, kind=kind, m=m, p=None if p == _NO_P else p, goid=goid, arg=arg)

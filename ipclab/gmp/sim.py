@@ -171,12 +171,7 @@ class Simulation:
         plan = self._plan
         ms = maxm or _MS_USUAL
         if self.model == "1:1":
-            ms = maxm or max(_MS_USUAL, plan.goroutines + 16)
-            if ms > MS_MOST:
-                raise UsageError(
-                    f"{self._name}: 1:1 makes a process for each of {plan.goroutines} Gs, {MS_MOST} are the limit",
-                    hint="take m:n, or fewer Gs",
-                )
+            ms = maxm or min(max(_MS_USUAL, plan.goroutines + 16), MS_MOST)
         slots = self._slots or (_slots_for(ms) if self.model == "1:1" else _EVENT_SLOTS)
         try:
             return _core.Sched(
@@ -385,7 +380,7 @@ class Simulation:
             handoffs=sum(m["handoffs"] for m in ms),
             preemptions=fields["preempts"],
             retakes=fields["retakes"],
-            ms_made=sum(m["procid"] > 0 for m in ms),
+            ms_made=fields["mnext"] - sum(m["procid"] == 0 for m in ms),
             cpu_user_ns=user_ns,
             cpu_system_ns=system_ns,
             kernel_switches_voluntary=voluntary,

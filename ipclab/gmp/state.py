@@ -73,10 +73,10 @@ def record_of(
         stopped_ns=stopped_ns,
         ended="" if not reason else message_of(reason, argument, text) or outcome_of(reason),
         sched=sched,
-        midle=tuple(m - 1 for m in look.members("m.schedlink", sched["midle"])),
+        midle=look.m_ids(look.members("m.schedlink", sched["midle"])),
         pidle=tuple(p - 1 for p in look.members("p.link", sched["pidle"])),
         runq=look.goids(look.members("g.schedlink", sched["runq.head"])),
-        newm=tuple(m - 1 for m in look.members("m.schedlink", sched["newm"])),
+        newm=look.m_ids(look.members("m.schedlink", sched["newm"])),
         ps=tuple(look.ps(sched["gomaxprocs"])),
         ms=tuple(ms),
         gs=tuple(look.g(g) for g in gs),
@@ -104,6 +104,7 @@ class _Look:
     def __init__(self, copy: _core.Sched, gs: list[dict[str, int]]) -> None:
         self.copy = copy
         self.clock = copy.clock()
+        self.id_of_m = [-1, *(copy.m_fields(m)["id"] for m in range(1, copy.sched_fields()["allm"] + 1))]
         self.goid_of = [0, *(g["goid"] for g in gs)]
         self.sleepers: dict[int, list[int]] = {}
         for g in gs:
@@ -112,6 +113,12 @@ class _Look:
 
     def members(self, kind: str, first: int) -> list[int]:
         return self.copy.members(kind, first, _LIST_MOST)
+
+    def m_id(self, index: int) -> int | None:
+        return self.id_of_m[index] if 0 < index < len(self.id_of_m) else None
+
+    def m_ids(self, indices: Iterable[int]) -> tuple[int, ...]:
+        return tuple(m for index in indices if (m := self.m_id(index)) is not None)
 
     def goid(self, index: int) -> int | None:
         return self.goid_of[index] if 0 < index < len(self.goid_of) else None
@@ -127,7 +134,7 @@ class _Look:
             yield PState(
                 id=p,
                 status=_word(P_STATUS, fields["status"]),
-                m=_before(fields["m"]),
+                m=self.m_id(fields["m"]),
                 runnext=self.goid(fields["runnext"]),
                 runq=self.goids(self.copy.p_runq(p)),
                 gfree=fields["gFreeN"],
@@ -169,8 +176,8 @@ class _Look:
             status=_word(G_STATUS, fields["atomicstatus"]),
             waitreason=str(fields["waitreason"]),
             waited_ns=ticks_ago_ns(self.clock, fields["waitsince"]) if fields["atomicstatus"] == _WAITING else None,
-            m=_before(fields["m"]),
-            lockedm=_before(fields["lockedm"]),
+            m=self.m_id(fields["m"]),
+            lockedm=self.m_id(fields["lockedm"]),
             parent=fields["parentGoid"],
             made_at=made_at(fields),
             program=fields["startpc"],

@@ -16,8 +16,8 @@ _IDS_SHOWN = 24
 #: Words of sched that are a matter of the segment, not of the scheduling: below the others.
 _FIRST = (
     "gomaxprocs", "npidle", "nmidle", "nmidlelocked", "nmsys", "nmspinning", "needspinning", "gcwaiting", "stopwait",
-    "sysmonwait", "runq.size", "gFreeN", "allglen", "goidgen", "mnext", "nmfreed", "lastpoll", "pollUntil", "deaths",
-    "repairs", "lostgs", "preempts", "retakes",
+    "sysmonwait", "runq.size", "gFreeN", "allglen", "goidgen", "mnext", "nmfreed", "nmspare", "lastpoll", "pollUntil",
+    "deaths", "repairs", "lostgs", "preempts", "retakes",
 )  # fmt: skip
 
 

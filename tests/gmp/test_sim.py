@@ -75,6 +75,18 @@ def test_one_m_is_made_for_n_to_1_and_one_for_each_g_for_1_to_1() -> None:
     assert gmp.run(work, model="1:1", timeout_s=LONG_S).totals.ms_made >= 22  # main has one, too
 
 
+def test_the_record_of_an_m_that_ended_is_the_next_ones_and_no_two_ms_have_the_same_id() -> None:
+    work = Workload([Job("a", ["compute 10us"], count=60, every="1ms")])
+    with gmp.Simulation(work, model="1:1", maxm=40, events=True, event_slots=4096) as sim:
+        assert sim.wait(LONG_S)
+        records = len(sim.snapshot().ms)
+        result = sim.result()
+    births = [event.m for event in result.events if event.kind == "M start"]
+    assert result.outcome == "done"
+    assert result.totals.ms_made > 60 > 40 >= records
+    assert len(births) == len(set(births)) == result.totals.ms_made
+
+
 def test_every_g_begins_and_ends_exactly_once_in_the_events() -> None:
     work = Workload([Job("a", ["compute 20us..200us", "yield"], count=40, repeat=3), Job("b", ["spawn c 2"], count=5),
                      Job("c", ["sleep 1ms"], count=0)])  # fmt: skip

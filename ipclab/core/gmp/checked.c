@@ -47,13 +47,6 @@ static uint64_t startTicks(void)
 	return size > 0 && procstat_parse(text, (size_t)size, &stat) == 0 ? stat.start_ticks : 0;
 }
 
-static uint32_t lastM(struct gmp *rt)
-{
-	uint32_t n = (uint32_t)load_seq_cst(&rt->s->mnext);
-
-	return n < rt->s->maxmcount ? n : rt->s->maxmcount - 1;
-}
-
 static bool isAlive(struct m *mp)
 {
 	return load_seq_cst(&mp->dead) == M_ALIVE && !load_seq_cst(&mp->exiting);
@@ -83,7 +76,7 @@ void checkSelf(struct gmp *rt)
 		return;
 	ALWAYS(rt, load_relaxed(&mp->procid) == gettid(), "M to kernel entity: not the thread it was born as");
 	ALWAYS(rt, load_relaxed(&mp->starttime) == startTicks(), "M to kernel entity: another start time");
-	for (uint32_t m = 1; m <= lastM(rt); m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		ALWAYS(rt, !hasOurId(rt, M(rt, m)), "M to kernel entity: two Ms are one");
 }
 
@@ -98,7 +91,7 @@ void checkBound(struct gmp *rt)
 	ALWAYS(rt, load_relaxed(&pp->status) == _Prunning, "M to P: bound, and the P is not _Prunning");
 	if (rounds % EVERY)
 		return;
-	for (uint32_t m = 1; m <= lastM(rt); m++) {
+	for (uint32_t m = 1; m <= mLast(rt); m++) {
 		struct m *mp = M(rt, m);
 
 		if (mp == rt->m || !isAlive(mp))
@@ -118,7 +111,7 @@ void checkRuns(struct gmp *rt, uint32_t g)
 	checkBound(rt);
 	if (rounds % EVERY)
 		return;
-	for (uint32_t m = 1; m <= lastM(rt); m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		ALWAYS(rt, M(rt, m) == rt->m || !isAlive(M(rt, m)) || load_relaxed(&M(rt, m)->curg) != g,
 		       "M to G: two Ms run the same G");
 }

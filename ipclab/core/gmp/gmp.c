@@ -249,8 +249,8 @@ int gmp_start(struct gmp *rt, uint32_t program, uint32_t *wrong)
 	store_relaxed(&s->newprocs, 0);
 	p = pidleget(rt);
 	unlock(rt, &s->lock);
-	newm(rt, MSTART_SYSMON, 0, -1);
-	newm(rt, MSTART_NONE, p, -1);
+	newm(rt, MSTART_SYSMON, 0);
+	newm(rt, MSTART_NONE, p);
 	rc = templateStart(rt);
 	return rc;
 }
@@ -329,7 +329,7 @@ int gmp_copy(struct gmp *copy, const struct gmp *from, uint32_t most)
 	copy->segment = (struct segment){.base = base, .total_bytes = from->segment.total_bytes,
 					 .mapped_bytes = from->segment.mapped_bytes, .fd = -1};
 	memcpy(base, there, s->off_marea);
-	ms = (uint32_t)load_acquire(&s->mnext) + 1;
+	ms = mLast(from) + 1;
 	for (uint32_t m = 0; m < ms && m < s->maxmcount; m++)
 		memcpy(base + s->off_marea + m * s->mareabytes, there + s->off_marea + m * s->mareabytes,
 		       s->maxprograms * sizeof(struct tally));
@@ -357,13 +357,12 @@ static bool stillLate(struct gmp *rt, uint32_t m, uint32_t why)
 
 uint32_t gmp_stalled(struct gmp *rt, struct gmp_stalled *into, uint32_t most)
 {
-	int64_t ms = load_acquire(&rt->s->mnext);
 	uint32_t n = 0;
 
-	for (int64_t m = 1; m <= ms && m < (int64_t)rt->s->maxmcount && n < most; m++) {
-		uint32_t stalled = load_seq_cst(&M(rt, (uint32_t)m)->stalled);
+	for (uint32_t m = 1; m <= mLast(rt) && n < most; m++) {
+		uint32_t stalled = load_seq_cst(&M(rt, m)->stalled);
 
-		if (stalled && stillLate(rt, (uint32_t)m, stalled >> 8))
+		if (stalled && stillLate(rt, m, stalled >> 8))
 			into[n++] = (struct gmp_stalled){.m = load_relaxed(&M(rt, m)->id), .pid = load_relaxed(&M(rt, m)->procid),
 							 .why = stalled >> 8, .state = (char)(stalled & 0xff)};
 	}
@@ -373,10 +372,9 @@ uint32_t gmp_stalled(struct gmp *rt, struct gmp_stalled *into, uint32_t most)
 struct tally gmp_tally(struct gmp *rt, uint32_t program)
 {
 	struct tally sum = {0};
-	int64_t ms = load_acquire(&rt->s->mnext);
 
-	for (int64_t m = 0; m <= ms && m < (int64_t)rt->s->maxmcount; m++) {
-		struct tally *one = &talliesOf(rt, (uint32_t)m)[program];
+	for (uint32_t m = 0; m <= mLast(rt); m++) {
+		struct tally *one = &talliesOf(rt, m)[program];
 
 		sum.spawned += load_relaxed(&one->spawned);
 		sum.done += load_relaxed(&one->done);

@@ -173,17 +173,21 @@ static const char *freeAreRight(struct gmp *rt)
 static const char *idleAreRight(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
-	int32_t ps = 0, ms = 0, spinning = 0, most = load_relaxed(&s->gomaxprocs);
+	int32_t ps = 0, ms = 0, spinning = 0, spare = 0, most = load_relaxed(&s->gomaxprocs);
 
 	for (uint32_t p = load_relaxed(&s->pidle); p; p = load_relaxed(&P(rt, p)->link), ps++)
 		if (ps > most || load_relaxed(&P(rt, p)->status) != _Pidle || load_relaxed(&P(rt, p)->m) || !runqempty(P(rt, p)) ||
 		    !maskread(s->idlepMask, p - 1))
 			return "an idle P is not idle, or has work";
 	for (uint32_t m = load_relaxed(&s->midle); m; m = load_relaxed(&M(rt, m)->schedlink), ms++)
-		if (ms >= load_relaxed(&s->mnext) || !mLives(rt, m) || !load_relaxed(&M(rt, m)->blocked) ||
+		if (ms > (int32_t)mLast(rt) || !mLives(rt, m) || !load_relaxed(&M(rt, m)->blocked) ||
 		    load_relaxed(&M(rt, m)->nextp) || load_relaxed(&M(rt, m)->p))
 			return "an idle M is not idle";
-	for (uint32_t m = 1; m <= (uint32_t)load_relaxed(&s->mnext) && m < s->maxmcount; m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
+		spare += load_relaxed(&M(rt, m)->dead) == M_REPAIRED;
+	if (spare != load_relaxed(&s->nmspare))
+		return "nmspare is wrong";
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		spinning += load_relaxed(&M(rt, m)->dead) == M_ALIVE &&
 			    (load_relaxed(&M(rt, m)->spinning) || load_relaxed(&M(rt, m)->mstartfn) == MSTART_SPINNING);
 	if (ps != load_relaxed(&s->npidle) || ms != load_relaxed(&s->nmidle) || spinning != load_relaxed(&s->nmspinning))

@@ -227,89 +227,28 @@ void stopm(struct gmp *rt)
 	POINT(rt, "stopm.taken");
 }
 
-/* --- new Ms --- */
-
-/* A record, on allm, with its P as nextp. id < 0: the next one. */
-uint32_t allocm(struct gmp *rt, enum mstartfn fn, uint32_t p, int64_t id)
-{
-	struct schedt *s = rt->s;
-	struct m *mp;
-	int rc;
-
-	lock(rt, &s->lock);
-	if (id < 0) {
-		id = load_relaxed(&s->mnext);
-		store_relaxed(&s->mnext, id + 1);
-		POINT(rt, "allocm.id");
-	}
-	unlock(rt, &s->lock);
-	if (id + 1 >= (int64_t)s->maxmcount) {
-		fatal(rt, FATAL_THREADS, (uint64_t)id, "thread exhaustion");
-		return 0;
-	}
-	rc = segment_commit(&rt->segment, s->off_marea + (uint64_t)(id + 1) * s->mareabytes, s->mareabytes);
-	if (rc) {
-		fatal(rt, FATAL_MEMORY, (uint64_t)-rc, "no room for another M");
-		return 0;
-	}
-	mp = M(rt, id + 1);
-	/* no point: it has no process, and is on no list: repair frees it, whatever it says */
-	store_relaxed(&mp->id, id);
-	store_relaxed(&mp->mstartfn, fn);
-	store_relaxed(&mp->where, M_GONE);
-	store_relaxed(&mp->nextp, p);
-	POINT(rt, "allocm.filled");
-	lock(rt, &s->lock);
-	store_relaxed(&mp->alllink, load_relaxed(&s->allm));
-	POINT(rt, "allocm.linked");
-	store_release(&s->allm, (uint32_t)id + 1);
-	POINT(rt, "allocm.listed");
-	unlock(rt, &s->lock);
-	return (uint32_t)id + 1;
-}
-
-/* Ms do not fork: the record is put on the template's list, and the template makes the process (newosproc). */
-void newm(struct gmp *rt, enum mstartfn fn, uint32_t p, int64_t id)
-{
-	struct schedt *s = rt->s;
-	uint32_t m = allocm(rt, fn, p, id);
-
-	if (!m)
-		return;
-	event(rt, EV_NEWM, 0, m - 1);
-	lock(rt, &s->newmlock);
-	store_relaxed(&M(rt, m)->schedlink, load_relaxed(&s->newm));
-	POINT(rt, "newm.linked");
-	store_seq_cst(&s->newm, m);
-	POINT(rt, "newm.there");
-	unlock(rt, &s->newmlock);
-	POINT(rt, "newm.listed");
-	note_poke(&s->templatenote);
-	POINT(rt, "newm.poked");
-}
+/* --- starting --- */
 
 void startm(struct gmp *rt, uint32_t p, bool spinning, bool lockheld)
 {
 	struct schedt *s = rt->s;
-	uint32_t m;
-	int64_t id = -1;
+	uint32_t m, made = 0;
+	bool makes;
 
 	if (!lockheld)
 		lock(rt, &s->lock);
 	if (!p)
 		p = pidleget(rt);
 	m = p ? mget(rt) : 0;
-	/* The id is reserved under the lock: between two of these, checkdead must not see a P in nobody's hands. */
-	if (p && !m) {
-		id = load_relaxed(&s->mnext);
-		store_relaxed(&s->mnext, id + 1);
-		POINT(rt, "startm.id");
-	}
-	if (!lockheld || id >= 0)
+	/* It is reserved under the lock: between two of these, checkdead must not see a P in nobody's hands. */
+	makes = p && !m;
+	if (makes)
+		made = mReserve(rt);
+	if (!lockheld || makes)
 		unlock(rt, &s->lock);
-	if (id >= 0) {
+	if (makes) {
 		POINT(rt, "startm.reserved");
-		newm(rt, spinning ? MSTART_SPINNING : MSTART_NONE, p, id);
+		newmReserved(rt, spinning ? MSTART_SPINNING : MSTART_NONE, p, made);
 		if (lockheld)
 			lock(rt, &s->lock);
 	}

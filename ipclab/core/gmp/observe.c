@@ -127,7 +127,7 @@ void observeForget(void)
 /* An M that is inside; UINT32_MAX: the caller; 0: nobody. */
 static uint32_t someoneInside(struct gmp *rt)
 {
-	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext) && m < rt->s->maxmcount; m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		if (load_seq_cst(&M(rt, m)->where) == M_RUNTIME)
 			return m;
 	return load_seq_cst(&rt->s->callerwhere) == M_RUNTIME ? UINT32_MAX : 0;

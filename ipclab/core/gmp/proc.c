@@ -104,7 +104,7 @@
  *     P is one that nobody has, the G in a system call (rebuild.c, mendRobbed; robbed, if the M comes first).
  *   An M that is stopped inside the runtime cannot be helped: it is waited for, and named after a second (gmp_stalled).
  *
- * Files: runq.c gfree.c (where Gs wait), m.c (Ms and Ps), find.c (findRunnable), stw.c, syscall.c, sysmon.c, time.c,
+ * Files: runq.c gfree.c (where Gs wait), m.c newm.c (Ms and Ps), find.c (findRunnable), stw.c, syscall.c, sysmon.c, time.c,
  * preempt.c, stopped.c (Ms that do not answer), chan.c, select.c, sema.c, script.c and script_check.c (what Gs do),
  * template.c, repair.c and lend.c (birth and death of Ms), deadlock.c, tally.c, checked.c (what tests assert all the
  * time), events.c, schedtrace.c, observe.c, cpus.c, gmp.c (the segment; what a caller sees).

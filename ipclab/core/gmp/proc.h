@@ -53,11 +53,14 @@ void wakep(struct gmp *rt);
 void stoplockedm(struct gmp *rt);
 void startlockedm(struct gmp *rt, uint32_t g);
 void incidlelocked(struct gmp *rt, int32_t delta);
-uint32_t allocm(struct gmp *rt, enum mstartfn fn, uint32_t p, int64_t id);
-void newm(struct gmp *rt, enum mstartfn fn, uint32_t p, int64_t id); /* id < 0: the next one */
 bool maskread(_Atomic uint32_t *mask, uint32_t id);
 void maskset(_Atomic uint32_t *mask, uint32_t id);
 void maskclear(_Atomic uint32_t *mask, uint32_t id);
+
+/* newm.c */
+uint32_t mReserve(struct gmp *rt); /* sched.lock; a record and an id, or 0 */
+void newmReserved(struct gmp *rt, enum mstartfn fn, uint32_t p, uint32_t m);
+void newm(struct gmp *rt, enum mstartfn fn, uint32_t p);
 
 /* lock_futex.c */
 bool notewake(struct gmp *rt, struct note *note);   /* note_wakeup; false: it was awake already */

@@ -14,13 +14,6 @@
 #include "runq.h"
 #include "template.h"
 
-static uint32_t lastM(struct gmp *rt)
-{
-	uint32_t n = (uint32_t)load_seq_cst(&rt->s->mnext);
-
-	return n < rt->s->maxmcount ? n : rt->s->maxmcount - 1;
-}
-
 /* --- Gs -------------------------------------------------------------------------------------------------------------- */
 
 static void lose(struct gmp *rt, uint32_t g)
@@ -196,7 +189,7 @@ static void completeWake(struct m *mp)
 		note_wakeup(&mp->park);
 }
 
-static void rebuildM(struct gmp *rt, uint32_t m, int64_t *freed)
+static void rebuildM(struct gmp *rt, uint32_t m, int64_t *there)
 {
 	struct schedt *s = rt->s;
 	struct m *mp = M(rt, m);
@@ -207,12 +200,17 @@ static void rebuildM(struct gmp *rt, uint32_t m, int64_t *freed)
 	    (load_relaxed(&mp->procid) > 0 || isListed(rt, m)))
 		store_relaxed(&s->nmspinning, load_relaxed(&s->nmspinning) + 1);
 	if (!mLives(rt, m)) {
-		if (load_relaxed(&mp->procid) == 0 && isListed(rt, m))
-			return; /* about to be born */
+		if (load_relaxed(&mp->procid) == 0 && isListed(rt, m)) {
+			*there += 1; /* about to be born */
+			return;
+		}
+		if (load_relaxed(&mp->exiting) && load_relaxed(&mp->dead) == M_ALIVE)
+			return; /* its process may still write "gone": the record is spare when that is reaped */
 		store_relaxed(&mp->dead, M_REPAIRED); /* also a record whose maker died before it was listed */
-		*freed += 1;
+		add_seq_cst(&s->nmspare, 1);
 		return;
 	}
+	*there += 1;
 	if (load_relaxed(&mp->mstartfn) == MSTART_SYSMON) {
 		store_relaxed(&s->nmsys, 1);
 		return;
@@ -258,20 +256,21 @@ static void rebuildMs(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
 	bool polling = false;
-	int64_t freed = 0;
+	int64_t there = 0;
 
 	store_relaxed(&s->midle, 0);
 	store_relaxed(&s->nmidle, 0);
 	store_relaxed(&s->nmidlelocked, load_relaxed(&s->callerstops) ? -1 : 0);
 	store_relaxed(&s->nmsys, 0);
 	store_relaxed(&s->nmspinning, 0);
+	store_relaxed(&s->nmspare, 0);
 	store_relaxed(&s->needspinning, 1);
-	for (uint32_t m = 1; m <= lastM(rt); m++) {
+	for (uint32_t m = 1; m <= mLast(rt); m++) {
 		mendRobbed(rt, m);
-		rebuildM(rt, m, &freed);
+		rebuildM(rt, m, &there);
 		polling |= mLives(rt, m) && load_relaxed(&M(rt, m)->polling);
 	}
-	store_relaxed(&s->nmfreed, freed);
+	store_relaxed(&s->nmfreed, load_relaxed(&s->mnext) - there);
 	if (polling)
 		return;
 	store_seq_cst(&s->pollUntil, 0);
@@ -289,7 +288,7 @@ static uint32_t ownerOf(struct gmp *rt, uint32_t p)
 
 	if (m && mLives(rt, m) && load_relaxed(&M(rt, m)->p) == p)
 		return m;
-	for (m = 1; m <= lastM(rt); m++) {
+	for (m = 1; m <= mLast(rt); m++) {
 		struct m *mp = M(rt, m);
 
 		if (load_relaxed(&mp->dead) != M_ALIVE || load_relaxed(&mp->exiting))
@@ -308,7 +307,7 @@ static void endStopOfTheDead(struct gmp *rt)
 	struct schedt *s = rt->s;
 	uint32_t stopper = load_seq_cst(&s->worldsema.key) & ~SLEEPERS;
 
-	for (uint32_t m = 1; stopper && m <= lastM(rt); m++)
+	for (uint32_t m = 1; stopper && m <= mLast(rt); m++)
 		if (load_relaxed(&M(rt, m)->dead) && (uint32_t)load_relaxed(&M(rt, m)->procid) == stopper) {
 			store_seq_cst(&s->gcwaiting, 0);
 			store_relaxed(&s->newprocs, 0);

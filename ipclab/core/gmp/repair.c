@@ -104,16 +104,9 @@ static void unlockDead(struct gmp *rt, uint32_t tid)
 
 static void unlockAllDead(struct gmp *rt)
 {
-	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext) && m < rt->s->maxmcount; m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		if (load_relaxed(&M(rt, m)->dead) == M_DIED)
 			unlockDead(rt, (uint32_t)load_relaxed(&M(rt, m)->procid));
-}
-
-static uint32_t lastM(struct gmp *rt)
-{
-	uint32_t n = (uint32_t)load_seq_cst(&rt->s->mnext);
-
-	return n < rt->s->maxmcount ? n : rt->s->maxmcount - 1;
 }
 
 /* How many are still inside, the caller with them; they are lent to, or named, when that is due. */
@@ -121,7 +114,7 @@ static uint32_t inside(struct gmp *rt, bool lends, bool names)
 {
 	uint32_t n = load_seq_cst(&rt->s->callerwhere) == M_RUNTIME;
 
-	for (uint32_t m = 1; m <= lastM(rt); m++) {
+	for (uint32_t m = 1; m <= mLast(rt); m++) {
 		if (load_seq_cst(&M(rt, m)->where) != M_RUNTIME) {
 			takeBackFrom(rt, m);
 			continue;
@@ -137,7 +130,7 @@ static uint32_t inside(struct gmp *rt, bool lends, bool names)
 
 static void forgetThem(struct gmp *rt)
 {
-	for (uint32_t m = 1; m <= lastM(rt); m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		takeBackFrom(rt, m);
 	unnameAll(rt);
 }
@@ -168,7 +161,7 @@ static void wakeSleepers(struct gmp *rt)
 {
 	struct note *notes[] = {&rt->s->pollnote, &rt->s->sysmonnote, &rt->s->stopnote, &rt->s->donenote};
 
-	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext) && m < rt->s->maxmcount; m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		if (mLives(rt, m) && load_seq_cst(&M(rt, m)->park.word) == NOTE_SET)
 			futex_wake(&M(rt, m)->park.word, 1);
 	for (uint32_t i = 0; i < sizeof notes / sizeof *notes; i++)
@@ -245,7 +238,7 @@ static bool mend(struct gmp *rt, bool *sysmonGone)
 	unlockAllDead(rt);
 	if (!allOutside(rt))
 		return false;
-	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&s->mnext) && m < s->maxmcount; m++) {
+	for (uint32_t m = 1; m <= mLast(rt); m++) {
 		if (load_relaxed(&M(rt, m)->dead) != M_DIED)
 			continue;
 		add_relaxed(&s->deaths, 1);
@@ -291,6 +284,6 @@ void repair(struct gmp *rt)
 	store_seq_cst(&s->gate, 0);
 	futex_wake(&s->gate, INT_MAX);
 	if (sysmonGone)
-		newm(rt, MSTART_SYSMON, 0, -1);
+		newm(rt, MSTART_SYSMON, 0);
 	startAgain(rt);
 }

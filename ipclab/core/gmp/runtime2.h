@@ -205,7 +205,7 @@ struct m {
 	_Atomic uint32_t lockedwait;   /* counted in nmidlelocked */
 	_Atomic uint32_t exiting;      /* owner: ends in good order */
 	_Atomic uint32_t polling;      /* owner: asleep as the poller */
-	_Atomic uint32_t dead;         /* template: enum m_death */
+	_Atomic uint32_t dead;         /* template: enum m_death; sched.lock: alive again, with another id */
 	_Atomic uint32_t stalled;      /* who waits for it: 0, or enum stall << 8 | its state. no point: for observers */
 	uint32_t lent;                 /* template: its scheduling policy + 1, before it was lent ours. no point: repair */
 	/* owner: a redo log, so that a G's birth or end and its count are one: see tally.c */
@@ -311,8 +311,9 @@ struct schedt {
 	/* guard: lock */
 	_Atomic uint32_t midle; /* list by schedlink, last in first out */
 	_Atomic int32_t nmidle, nmidlelocked, nmsys;
-	_Atomic int64_t mnext, nmfreed;
-	_Atomic uint32_t allm;
+	_Atomic int64_t mnext, nmfreed; /* ids given; Ms that have ended */
+	_Atomic uint32_t allm; /* the newest record, linked to the oldest. They lie one after another: 1..allm exist */
+	_Atomic int32_t nmspare; /* of them: their process has gone, another M may have them. cas */
 	_Atomic uint32_t pidle; /* list by link; only with empty run queues */
 	struct gQueue runq;
 	_Atomic int32_t stopwait;
@@ -424,6 +425,9 @@ struct gmp {
 #define G_INDEX(rt, gp) ((uint32_t)((gp) - (rt)->allgs))
 #define M_INDEX(rt, mp) ((uint32_t)((mp) - (rt)->allm))
 #define P_INDEX(pp) ((pp)->id + 1)
+
+/* The Ms' records are 1 to this. */
+#define mLast(rt) load_seq_cst(&(rt)->s->allm)
 
 #define add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 /* +1 on a word that this M alone writes: no locked instruction. */

@@ -146,16 +146,9 @@ void nameLate(struct gmp *rt, uint32_t m)
 		name(rt, mp, STALL_INSIDE, state);
 }
 
-static uint32_t lastM(struct gmp *rt)
-{
-	uint32_t n = (uint32_t)load_seq_cst(&rt->s->mnext);
-
-	return n < rt->s->maxmcount ? n : rt->s->maxmcount - 1;
-}
-
 void nameAll(struct gmp *rt)
 {
-	for (uint32_t m = 1; !rt->s->threads && m <= lastM(rt); m++)
+	for (uint32_t m = 1; !rt->s->threads && m <= mLast(rt); m++)
 		nameLate(rt, m);
 }
 
@@ -170,7 +163,7 @@ uint32_t nameHolder(struct gmp *rt, uint32_t tid)
 {
 	bool deaf;
 
-	for (uint32_t m = 1; !rt->s->threads && m <= lastM(rt); m++) {
+	for (uint32_t m = 1; !rt->s->threads && m <= mLast(rt); m++) {
 		char state;
 
 		if ((uint32_t)load_relaxed(&M(rt, m)->procid) != tid || !mLives(rt, m))
@@ -192,6 +185,6 @@ void unname(struct gmp *rt, uint32_t m)
 
 void unnameAll(struct gmp *rt)
 {
-	for (uint32_t m = 1; m <= lastM(rt); m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		unname(rt, m);
 }

@@ -318,7 +318,7 @@ void startTheWorld(struct gmp *rt)
 			POINT(rt, "startTheWorld.nextp");
 			notewakeup(rt, &M(rt, m)->park);
 		} else {
-			newm(rt, MSTART_NONE, this, -1);
+			newm(rt, MSTART_NONE, this);
 		}
 	}
 	if (rt->m)

@@ -48,7 +48,8 @@ static void becomeM(struct gmp *rt, uint32_t m)
 	rt->eventticks = 0;
 	rt->told = false;
 	eventWho(rt);
-	rt->rng = (rt->s->seed + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)m * UINT64_C(0xbf58476d1ce4e5b9);
+	rt->rng = (rt->s->seed + 1) * UINT64_C(0x9e3779b97f4a7c15) ^
+		  (uint64_t)(load_relaxed(&rt->m->id) + 1) * UINT64_C(0xbf58476d1ce4e5b9);
 	rt->preempted = rt->polls = 0;
 }
 
@@ -177,9 +178,7 @@ static void newosproc(struct gmp *rt, uint32_t m)
 
 static uint32_t mOfPid(struct gmp *rt, pid_t pid)
 {
-	int64_t n = load_seq_cst(&rt->s->mnext);
-
-	for (uint32_t m = 1; m <= (uint32_t)n && m < rt->s->maxmcount; m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		if (load_relaxed(&M(rt, m)->procid) == pid && load_relaxed(&M(rt, m)->dead) == M_ALIVE)
 			return m;
 	return 0;
@@ -198,14 +197,15 @@ bool templateReap(struct gmp *rt, bool *died)
 		any = true;
 		if (!m)
 			continue;
+		store_seq_cst(&M(rt, m)->where, M_GONE);
 		if (load_relaxed(&M(rt, m)->exiting)) {
 			store_seq_cst(&M(rt, m)->dead, M_REPAIRED);
+			add_seq_cst(&rt->s->nmspare, 1);
 		} else {
 			store_seq_cst(&M(rt, m)->dead, M_DIED);
 			*died = true;
 			rt->deaths = 1;
 		}
-		store_seq_cst(&M(rt, m)->where, M_GONE);
 	}
 	return any;
 }
@@ -221,9 +221,7 @@ static bool reap(struct gmp *rt)
 
 static void killAll(struct gmp *rt)
 {
-	int64_t n = load_seq_cst(&rt->s->mnext);
-
-	for (uint32_t m = 1; m <= (uint32_t)n && m < rt->s->maxmcount; m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		if (load_relaxed(&M(rt, m)->procid) > 0 && load_relaxed(&M(rt, m)->dead) == M_ALIVE)
 			kill(load_relaxed(&M(rt, m)->procid), SIGKILL);
 	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
@@ -279,9 +277,7 @@ static void *threadOfM(void *argument)
 /* Everybody who may be asleep, so that he sees that it is over. */
 static void wakeAll(struct gmp *rt)
 {
-	int64_t n = load_seq_cst(&rt->s->mnext);
-
-	for (uint32_t m = 1; m <= (uint32_t)n && m < rt->s->maxmcount; m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		note_wakeup(&M(rt, m)->park);
 	note_wakeup(&rt->s->pollnote);
 	note_wakeup(&rt->s->sysmonnote);

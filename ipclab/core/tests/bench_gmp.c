@@ -139,7 +139,7 @@ static uint32_t moments_of(struct gmp *rt, struct moment *into, uint32_t most)
 {
 	uint32_t n = 0;
 
-	for (uint32_t m = 1; m <= (uint32_t)load_relaxed(&rt->s->mnext); m++) {
+	for (uint32_t m = 1; m <= mLast(rt); m++) {
 		struct event some[64];
 		uint64_t from = 0, lost = 0;
 		uint32_t got;

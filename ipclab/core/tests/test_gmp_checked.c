@@ -165,7 +165,7 @@ static void runs_and_is_queued(struct gmp *rt)
 static void two_have_it(struct gmp *rt)
 {
 	store_relaxed(&G(rt, 1)->atomicstatus, _Grunnable);
-	store_relaxed(&rt->s->mnext, 4);
+	store_relaxed(&rt->s->allm, 4);
 	store_relaxed(&M(rt, 3)->curg, 1);
 	execute(rt, 1, false);
 }

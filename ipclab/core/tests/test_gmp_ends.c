@@ -40,7 +40,7 @@ static void until_many(struct gmp *rt)
 	while (alive < 8) {
 		usleep(500);
 		alive = 0;
-		for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext); m++)
+		for (uint32_t m = 1; m <= mLast(rt); m++)
 			alive += pid_of(rt, m) > 0;
 	}
 }
@@ -132,7 +132,7 @@ static uint64_t the_template(void)
 
 static void killed(struct gmp *rt, bool (*is_meant)(struct gmp *rt, uint32_t m, uint32_t *spared), uint64_t *deaths)
 {
-	uint32_t n = (uint32_t)load_seq_cst(&rt->s->mnext), spared = 0;
+	uint32_t n = mLast(rt), spared = 0;
 
 	*deaths = 0;
 	for (uint32_t m = 1; m <= n; m++)
@@ -161,7 +161,7 @@ static uint32_t sysmons(struct gmp *rt)
 {
 	uint32_t n = 0;
 
-	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext); m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		n += pid_of(rt, m) > 0 && load_seq_cst(&M(rt, m)->mstartfn) == MSTART_SYSMON;
 	return n;
 }

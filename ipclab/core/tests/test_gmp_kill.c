@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include <sched.h>
+#include <sys/stat.h>
 
 #include "core/gmp/point.h"
 #include "core/gmp/runq.h"
@@ -114,7 +115,7 @@ static void dump(struct gmp *rt)
 	for (uint32_t i = 0; i < 4; i++)
 		fprintf(stderr, "P%u status %u m %u runq %u next %u\n", i, load_relaxed(&rt->allp[i].status), load_relaxed(&rt->allp[i].m),
 			load_relaxed(&rt->allp[i].runqtail) - load_relaxed(&rt->allp[i].runqhead), load_relaxed(&rt->allp[i].runnext));
-	for (uint32_t m = 1; m <= (uint32_t)load_relaxed(&rt->s->mnext); m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		fprintf(stderr, "m%u procid %d dead %u exiting %u where %u idle %u blocked %u polling %u nextp %u p %u oldp %u curg %u spin %u fn %u lockedg %u word %u\n",
 			m, load_relaxed(&M(rt, m)->procid), load_relaxed(&M(rt, m)->dead), load_relaxed(&M(rt, m)->exiting), load_relaxed(&M(rt, m)->where), load_relaxed(&M(rt, m)->idle),
 			load_relaxed(&M(rt, m)->blocked), load_relaxed(&M(rt, m)->polling), load_relaxed(&M(rt, m)->nextp), load_relaxed(&M(rt, m)->p), load_relaxed(&M(rt, m)->oldp),
@@ -172,7 +173,7 @@ static void check_goids(struct gmp *rt)
 	static struct event events[4096];
 	uint32_t n = 0;
 
-	for (uint32_t m = 1; m <= (uint32_t)load_relaxed(&rt->s->mnext); m++) {
+	for (uint32_t m = 1; m <= mLast(rt); m++) {
 		uint64_t from = 0, lost = 0;
 		uint32_t got = eventsRead(rt, m, &from, events, COUNT_OF(events), &lost);
 
@@ -223,7 +224,7 @@ static bool has_been_lent(pid_t pid)
 /* What was lent while it was repaired has been given back, unless it is being repaired again. */
 static void check_priorities(struct gmp *rt)
 {
-	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext); m++) {
+	for (uint32_t m = 1; m <= mLast(rt); m++) {
 		int32_t pid = load_seq_cst(&M(rt, m)->procid);
 
 		if (pid > 0 && !load_seq_cst(&M(rt, m)->dead) && !load_seq_cst(&rt->s->gate))
@@ -261,7 +262,7 @@ static int random_kills(void)
 		load_up(&rt, 60, round % 8 == 7 ? QUIET : round % 4 == 3 ? PAIRS : BUSY);
 		start(&rt, MOTHER);
 		while (!load_seq_cst(&rt.s->fatal) && here < 40) {
-			uint32_t n = (uint32_t)load_seq_cst(&rt.s->mnext), m = 1 + random_below(&seed, n);
+			uint32_t n = mLast(&rt), m = 1 + random_below(&seed, n);
 			int32_t pid = load_seq_cst(&M(&rt, m)->procid);
 
 			pass_ns(random_below(&seed, 1500000));
@@ -286,9 +287,103 @@ static int random_kills(void)
 	return 0;
 }
 
+static uint32_t kill_one(struct gmp *rt, uint64_t *seed)
+{
+	uint32_t m = 1 + random_below(seed, mLast(rt));
+	int32_t pid = load_seq_cst(&M(rt, m)->procid);
+
+	if (pid <= 0 || load_seq_cst(&M(rt, m)->dead) || load_seq_cst(&M(rt, m)->exiting))
+		return 0;
+	kill(pid, SIGKILL);
+	return 1;
+}
+
+/* --- what a kill leaves of records and of memory: nothing --- */
+
+enum { MS_AT_ONCE = 20, LEVEL_KILLS = KILLS / 4 };
+
+/* First as many Ms and Gs at once as there will never be again, so that the level is known; then lines that go on. */
+static void load_for_level(struct gmp *rt)
+{
+	int out = gmp_chan(rt, 0), other = gmp_chan(rt, 3);
+	struct step mother[] = {{OP_SPAWN, 1, MS_AT_ONCE}, {OP_SPAWN, 2, 3000}, {OP_SLEEP, 0, 60000000}, {OP_SPAWN, 3, 1000},
+				{OP_SPAWN, 4, 6}, {OP_SPAWN, 7, 20}, {OP_SPAWN, 6, 400}};
+	struct step blocks[] = {{OP_BLOCKING, 0, 40000000}}, sleeps[] = {{OP_SLEEP, 0, 30000000}};
+	struct step line[] = {{OP_SELECT, 2, 0}, {OP_SEND, out, 1}, {OP_SEND, other, 1}, {OP_LOOP, 0, 1000000000}};
+	struct step blocker[] = {{OP_BLOCK, 0, 300000}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, 1000000000}};
+	struct step leaf[] = {{OP_EXIT, 0, 0}};
+	struct step spawner[] = {{OP_SPAWN, 5, 2}, {OP_SLEEP, 0, 300000}, {OP_LOOP, 0, 1000000000}};
+	struct step sink[] = {{OP_SELECT, 2, 0}, {OP_RECV, out, 0}, {OP_RECV, other, 0}, {OP_LOOP, 0, 1000000000}};
+
+	gmp_program(rt, mother, COUNT_OF(mother));
+	gmp_program(rt, blocks, COUNT_OF(blocks));
+	gmp_program(rt, sleeps, COUNT_OF(sleeps));
+	gmp_program(rt, line, COUNT_OF(line));
+	gmp_program(rt, blocker, COUNT_OF(blocker));
+	gmp_program(rt, leaf, COUNT_OF(leaf));
+	gmp_program(rt, sink, COUNT_OF(sink));
+	gmp_program(rt, spawner, COUNT_OF(spawner));
+}
+
+static int64_t memory_of(struct gmp *rt)
+{
+	struct stat stat;
+
+	CHECK_EQ(fstat(rt->segment.fd, &stat), 0);
+	return stat.st_blocks;
+}
+
+/* As `kills` Ms die, one after another, each as soon as the one before it is repaired. */
+static void kill_many(struct gmp *rt, uint64_t kills, uint64_t *seed)
+{
+	int64_t deadline = SECONDS(LIMIT_S);
+
+	while (load_seq_cst(&rt->s->deaths) < kills) {
+		uint64_t repairs = load_seq_cst(&rt->s->repairs);
+		bool waits = kill_one(rt, seed);
+
+		while (waits && load_seq_cst(&rt->s->repairs) == repairs && !load_seq_cst(&rt->s->fatal) && monotonic_ns() < deadline)
+			usleep(50);
+		if (load_seq_cst(&rt->s->fatal) || monotonic_ns() >= deadline) {
+			dump(rt);
+			CHECK_EQ(load_seq_cst(&rt->s->fatal), 0);
+			CHECK(monotonic_ns() < deadline);
+		}
+		pass_ns(random_below(seed, 300000));
+	}
+}
+
+/* The record of one that died is the next one's: many more Ms than the segment has records for, and no more memory. */
+static int records_and_memory_come_back(void)
+{
+	struct gmp rt;
+	uint64_t seed = 5;
+	int64_t level;
+	uint32_t records;
+
+	if (THREADS_ONLY)
+		return SKIP;
+	make(&rt, (struct gmp_config){.procs = 2, .maxg = 10000, .maxm = MS_AT_ONCE + 12, .eventslots = 4096});
+	load_for_level(&rt);
+	start(&rt, 0);
+	while (gmp_tally(&rt, 6).spawned < 400 || rt.s->sudoglen == 0) /* all there is has been used */
+		usleep(1000);
+	level = memory_of(&rt);
+	records = mLast(&rt);
+	CHECK(records > MS_AT_ONCE);
+	kill_many(&rt, LEVEL_KILLS, &seed);
+	CHECK_EQ(memory_of(&rt), level);
+	CHECK_EQ(mLast(&rt), records);
+	CHECK(load_relaxed(&rt.s->mnext) > LEVEL_KILLS);
+	CHECK_EQ(gmp_stop(&rt), 0);
+	CHECK(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
+	gmp_destroy(&rt);
+	return 0;
+}
+
 static void wake_the_stopped(struct gmp *rt)
 {
-	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&rt->s->mnext); m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++)
 		if (load_seq_cst(&M(rt, m)->procid) > 0 && !load_seq_cst(&M(rt, m)->dead))
 			kill(load_seq_cst(&M(rt, m)->procid), SIGCONT);
 }
@@ -311,17 +406,6 @@ struct way {
 };
 static const struct way ways[] = {{BUSY, false, false}, {PAIRS, false, false}, {QUIET, false, false}, {BUSY, true, false},
 				  {QUIET, false, true}, {BUSY, false, true}};
-
-static uint32_t kill_one(struct gmp *rt, uint64_t *seed)
-{
-	uint32_t m = 1 + random_below(seed, (uint32_t)load_seq_cst(&rt->s->mnext));
-	int32_t pid = load_seq_cst(&M(rt, m)->procid);
-
-	if (pid <= 0 || load_seq_cst(&M(rt, m)->dead) || load_seq_cst(&M(rt, m)->exiting))
-		return 0;
-	kill(pid, SIGKILL);
-	return 1;
-}
 
 /* Until the point is struck, or the run over. Returns how many Ms were killed elsewhere. */
 static uint64_t until_struck(struct gmp *rt, const struct way *way, uint64_t seed)
@@ -456,6 +540,7 @@ int main(int argc, char **argv)
 		{"killed_at_every_point", killed_at_every_point},
 		{"stopped_at_every_point", stopped_at_every_point},
 		{"random_kills", random_kills},
+		{"records_and_memory_come_back", records_and_memory_come_back},
 		{NULL, NULL},
 	};
 

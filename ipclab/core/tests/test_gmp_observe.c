@@ -163,7 +163,7 @@ static int looks_and_deaths_mix(void)
 	begin(&rt, 1);
 	for (int i = 0; i < LOOKS; i++) {
 		uint32_t m = 2 + (uint32_t)(i % 5);
-		int32_t pid = m <= (uint32_t)load_relaxed(&rt.s->mnext) ? load_relaxed(&M(&rt, m)->procid) : 0;
+		int32_t pid = m <= mLast(&rt) ? load_relaxed(&M(&rt, m)->procid) : 0;
 
 		if (i % 6 == 0 && pid > 0 && load_relaxed(&M(&rt, m)->dead) == M_ALIVE)
 			killed += kill(pid, SIGKILL) == 0;
@@ -263,7 +263,7 @@ static int one_stopped_inside_is_named(void)
 	store_relaxed(&rt.s->killmask, UINT64_MAX);
 	store_seq_cst(&rt.s->killpoint, pointhash("ready.runnable"));
 	for (int64_t until = SECONDS(LIMIT_S); !victim && monotonic_ns() < until;)
-		for (uint32_t m = 1; m <= (uint32_t)load_relaxed(&rt.s->mnext); m++)
+		for (uint32_t m = 1; m <= mLast(&rt); m++)
 			if (stopped(load_relaxed(&M(&rt, m)->procid)))
 				victim = m;
 	CHECK(victim);

@@ -67,7 +67,7 @@ static void becomes(int32_t pid, char state)
 /* An M that runs a G of this program, in that G's own code; 0: none just now. */
 static uint32_t in_code_of(uint32_t program)
 {
-	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&world.s->mnext); m++) {
+	for (uint32_t m = 1; m <= mLast(&world); m++) {
 		uint32_t g = load_seq_cst(&M(&world, m)->curg);
 
 		if (g && G(&world, g)->startpc == program && load_seq_cst(&M(&world, m)->where) == M_USER &&
@@ -80,7 +80,7 @@ static uint32_t in_code_of(uint32_t program)
 /* An M parked in its handler with a G of this program. */
 static uint32_t parked_in(uint32_t program)
 {
-	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&world.s->mnext); m++) {
+	for (uint32_t m = 1; m <= mLast(&world); m++) {
 		uint32_t g = load_seq_cst(&M(&world, m)->lockedg);
 
 		if (g && G(&world, g)->startpc == program && load_seq_cst(&M(&world, m)->where) == M_PARKED &&
@@ -121,7 +121,7 @@ static uint32_t stop_in_code_of(uint32_t program)
 
 static void wake_all(void)
 {
-	for (uint32_t m = 1; m <= (uint32_t)load_seq_cst(&world.s->mnext); m++)
+	for (uint32_t m = 1; m <= mLast(&world); m++)
 		if (pid_of(m) > 0 && !load_seq_cst(&M(&world, m)->dead) && !load_seq_cst(&M(&world, m)->exiting))
 			kill(pid_of(m), SIGCONT);
 }
@@ -186,7 +186,7 @@ static int a_preempted_g_keeps_its_m(void)
 		ends(&world, FATAL_DONE);
 		check_done(&world, 1, 6, 6 * (crunch(LONG_ROUNDS) + crunch(SHORT_ROUNDS)));
 		check_done(&world, 2, 2, 0);
-		for (uint32_t m = 1; m <= (uint32_t)load_relaxed(&world.s->mnext); m++)
+		for (uint32_t m = 1; m <= mLast(&world); m++)
 			parks += parks_of(m);
 		gmp_destroy(&world);
 	}

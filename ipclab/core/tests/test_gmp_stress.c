@@ -297,7 +297,7 @@ static void count_events(struct gmp *rt, uint64_t *counts, uint64_t *lost)
 {
 	struct event some[100];
 
-	for (uint32_t m = 1; m <= (uint32_t)load_relaxed(&rt->s->mnext); m++) {
+	for (uint32_t m = 1; m <= mLast(rt); m++) {
 		uint64_t from = 0, last = 0;
 		uint32_t n;
 
@@ -329,7 +329,7 @@ static void draw(struct gmp *rt, uint64_t ways[5][5])
 	struct event some[100];
 	uint64_t lost = 0;
 
-	for (uint32_t m = 1; m <= (uint32_t)load_relaxed(&rt->s->mnext); m++) {
+	for (uint32_t m = 1; m <= mLast(rt); m++) {
 		uint64_t from = 0;
 		uint32_t n;
 
@@ -454,7 +454,7 @@ static int events_tell_all(void)
 		}
 		for (uint32_t i = 0; i < rt.s->nprograms; i++)
 			born += gmp_tally(&rt, i).spawned;
-		for (uint32_t m = 1; m <= (uint32_t)load_relaxed(&rt.s->mnext); m++)
+		for (uint32_t m = 1; m <= mLast(&rt); m++)
 			switches += load_relaxed(&M(&rt, m)->switches);
 		CHECK_EQ(lost, 0);
 		CHECK_EQ(counts[EV_GO_CREATE], born - 1); /* the first one was made by the caller, who has no ring */
