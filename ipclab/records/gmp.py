@@ -81,7 +81,7 @@ class SimTotals(msgspec.Struct, frozen=True, kw_only=True):
     steals: int
     #: A P passed on by an M that blocks or is locked to another G, by itself or by sysmon.
     handoffs: int
-    #: A G made to give way after 10 ms.
+    #: A G made to give way: after 10 ms while others waited, or for a stop of the world. Not: one that was only asked.
     preemptions: int
     #: A P taken out of a system call by sysmon.
     retakes: int

@@ -120,6 +120,14 @@ def test_no_event_is_missed_when_ms_come_and_go() -> None:
     assert 31 <= kinds["M start"] <= result.totals.ms_made  # one may have been made and not have begun
 
 
+def test_a_preemption_is_a_g_that_gave_way_however_often_it_was_asked() -> None:
+    # 40 Ms share the CPUs: most of those that sysmon asks to give way are not on one, and are asked again and again.
+    result = gmp.run(Workload([Job("a", ["compute 12ms"], count=40)]), model="1:1", events=True, timeout_s=LONG_S)
+    assert result.totals.events_lost == 0
+    assert result.totals.preemptions == sum(event.kind == "preempt" for event in result.events) > 0
+    assert result.totals.preemptions < result.totals.context_switches
+
+
 def test_events_are_told_while_it_runs() -> None:
     told: list[str] = []
     work = Workload([Job("a", ["blocking 2ms"], count=20), Job("b", ["compute 100us"], count=20)])

@@ -328,6 +328,8 @@ void gosched(struct gmp *rt, uint32_t g, bool preempted)
 	struct g *gp = G(rt, g);
 
 	event(rt, preempted ? EV_GO_PREEMPT : EV_GO_SCHED, load_relaxed(&gp->goid), 0);
+	if (preempted)
+		add_relaxed(&rt->s->preempts, 1);
 	becameRunnable(rt, gp);
 	dropg(rt);
 	casgstatus(rt, g, _Grunning, _Grunnable);

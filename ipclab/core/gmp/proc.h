@@ -73,7 +73,7 @@ void startTheWorld(struct gmp *rt);
 void gcstopm(struct gmp *rt);
 uint32_t procresize(struct gmp *rt, int32_t n); /* sched.lock, world stopped; the Ps with work, by link */
 void preemptall(struct gmp *rt);
-bool preemptone(struct gmp *rt, struct p *pp);
+void preemptone(struct gmp *rt, struct p *pp);
 void worldstopped(struct gmp *rt, struct p *pp); /* sched.lock: this P stops */
 void uncountStopped(struct gmp *rt);            /* sched.lock: one P less to stop */
 

@@ -367,7 +367,8 @@ struct schedt {
 	_Atomic int32_t snapfor, snaprefused; /* template; tokens */
 	_Atomic uint32_t snapinside;  /* template; of the refused: the M that does not come out */
 	uint32_t epoch;               /* template; for g.mark */
-	_Atomic uint64_t preempts, retakes; /* sysmon. no point: statistics */
+	_Atomic uint64_t preempts;      /* any M; Gs that were made to give way. no point: statistics */
+	_Atomic uint64_t retakes;       /* sysmon. no point: statistics */
 	_Atomic uint64_t parks;         /* any M; Gs stopped in the middle of their code. no point: statistics */
 	_Atomic uint64_t taken, stalls; /* who waits; Ps taken from Ms that stood still; Ms named. no point: statistics */
 	_Atomic uint32_t killpoint; /* tests: see point.h */

@@ -22,22 +22,21 @@
 #define LATE_NS INT64_C(2000000)     /* from then on those that stand still are looked for, and signals are rarer */
 #define LATE_LOOK_NS INT64_C(1000000)
 
-bool preemptone(struct gmp *rt, struct p *pp)
+void preemptone(struct gmp *rt, struct p *pp)
 {
 	uint32_t m = load_acquire(&pp->m), g;
 	int32_t procid;
 
 	if (!m || M(rt, m) == rt->m)
-		return false;
+		return;
 	g = load_relaxed(&M(rt, m)->curg);
 	if (!g)
-		return false;
+		return;
 	store_relaxed(&G(rt, g)->preempt, 1);
 	store_relaxed(&pp->preempt, 1);
 	procid = load_acquire(&M(rt, m)->procid);
 	if (!rt->s->threads && procid > 0)
 		signalM(procid);
-	return true;
 }
 
 void preemptall(struct gmp *rt)

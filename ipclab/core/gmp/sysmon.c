@@ -54,8 +54,7 @@ static bool retakeOne(struct gmp *rt, struct p *pp, int64_t now, bool *insyscall
 			unname(rt, pd->named);
 		pd->named = 0;
 	} else if (!rt->s->nopreempt && pd->schedwhen + FORCE_PREEMPT_NS <= now) {
-		if (preemptone(rt, pp))
-			add_relaxed(&rt->s->preempts, 1);
+		preemptone(rt, pp);
 		if (status == _Prunning && pd->schedwhen + STALLED_NS <= now && load_relaxed(&pp->m)) {
 			pd->named = load_relaxed(&pp->m);
 			nameLate(rt, pd->named);
