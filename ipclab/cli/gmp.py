@@ -159,8 +159,10 @@ def _judge(result: SimResult) -> None:
     if result.outcome != "done":
         raise IpclabError(result.message, hint=_HINTS.get(result.outcome))
     if result.lost_goids:
-        which = ", ".join(f"G{goid}" for goid in result.lost_goids)
-        many = len(result.lost_goids)
+        from ipclab.views.gmp import lost_text
+
+        which = lost_text(result)
+        many = result.lost
         what = "G was lost, it" if many == 1 else "Gs were lost, they"
         raise IpclabError(f"{many} {what} died with the M that ran {'it' if many == 1 else 'them'}: {which}")
 

@@ -367,6 +367,7 @@ class Simulation:
             totals=self._totals(fields),
             lost_goids=tuple(sched.lost()[1]),
             waiting=waiting,
+            waiting_total=argument if waiting else 0,
             events=tuple(self._log.kept) if self._log else (),
         )
 

@@ -122,8 +122,9 @@ class SimResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", t
     totals: SimTotals
     #: Ids of Gs that died with their M; the last 64.
     lost_goids: tuple[int, ...] = ()
-    #: In a deadlock: every G that is left.
+    #: In a deadlock: the Gs that are left, the first 10,000 of them; and how many they are.
     waiting: tuple[WaitingG, ...] = ()
+    waiting_total: int = 0
     #: In the order of their time; empty where they were not asked for, or given to `on_event`.
     events: tuple[SchedEvent, ...] = ()
 

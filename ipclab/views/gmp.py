@@ -18,10 +18,17 @@ def sim_report(result: SimResult, medium: Medium) -> str:
     head = f"{result.workload}: model {result.model}, {ps} on {quantity(result.cpus, 'CPUs')}, seed {result.seed}"
     lines = [medium.paint(head, "head"), "", *_jobs(result, medium), "", *_totals(result, medium)]
     if result.waiting:
-        lines += ["", *_waiting(result.waiting, medium)]
+        lines += ["", *_waiting(result.waiting, result.waiting_total, medium)]
     if result.message:
         lines += ["", *wrap(result.message, medium, medium.paint("ended: ", "bad"), "  ")]
     return "\n".join([*lines, ""])
+
+
+def lost_text(result: SimResult) -> str:
+    """Whoever died with an M: "G3, G4", or "no G"; of very many the last ones alone are known by their ids."""
+    named = ", ".join(f"G{goid}" for goid in result.lost_goids) or "no G"
+    more = result.lost - len(result.lost_goids)
+    return f"{named} and {more} before them" if more > 0 else named
 
 
 def workload_list(found: WorkloadList, medium: Medium) -> str:
@@ -83,19 +90,20 @@ def _totals(result: SimResult, medium: Medium) -> list[str]:
     if totals.deaths:
         told.append(
             f"{quantity(totals.deaths, 'Ms')} died, {quantity(totals.repairs, 'repairs')}, the longest "
-            f"{span(totals.longest_repair_ns)}; lost: {', '.join(f'G{goid}' for goid in result.lost_goids) or 'no G'}"
+            f"{span(totals.longest_repair_ns)}; lost: {lost_text(result)}"
         )
     if totals.events_lost:
         told.append(f"{quantity(totals.events_lost, 'events')} overwritten before they could be read")
     return [line for sentence in told for line in wrap(sentence, medium, "", "  ")]
 
 
-def _waiting(waiting: Sequence[WaitingG], medium: Medium) -> list[str]:
-    lines = [medium.paint(f"{quantity(len(waiting), 'Gs')} left, each with what it waits for:", "head")]
+def _waiting(waiting: Sequence[WaitingG], total: int, medium: Medium) -> list[str]:
+    lines = [medium.paint(f"{quantity(total, 'Gs')} left, each with what it waits for:", "head")]
     for g in waiting[:_WAITING_SHOWN]:
         waited = "" if g.waited_ns is None else f", {span(g.waited_ns)}"
         made = f"; created by goroutine {g.parent}, {g.parent_job}: {g.parent_step}" if g.parent else ""
         lines += wrap(f"[{g.reason}{waited}] {g.job}: {g.step}{made}", medium, f"  goroutine {g.goid} ", "      ")
-    if len(waiting) > _WAITING_SHOWN:
-        lines.append(f"  ... and {len(waiting) - _WAITING_SHOWN} more: --json has them all")
+    if total > _WAITING_SHOWN:
+        those = "them all" if total == len(waiting) else f"the first {len(waiting)}"
+        lines.append(f"  ... and {total - _WAITING_SHOWN} more: --json has {those}")
     return lines

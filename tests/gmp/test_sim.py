@@ -15,6 +15,8 @@ from ipclab.errors import UsageError
 from ipclab.gmp import Block, Job, Workload
 from ipclab.processes import procfs
 from ipclab.records.gmp import ModelName
+from ipclab.views.gmp import sim_report
+from ipclab.views.medium import Medium
 
 #: A deadlock detector, not a measure.
 LONG_S = 60.0
@@ -182,6 +184,14 @@ def test_a_deadlock_is_an_outcome_with_everybody_in_it() -> None:
     assert "all goroutines are asleep - deadlock!" in result.message
 
 
+def test_of_very_many_who_are_left_some_are_shown_and_all_are_counted() -> None:
+    result = gmp.run(Workload(channels={"c": 0}, jobs=[Job("a", ["recv c"], count=10_050)]), timeout_s=LONG_S)
+    assert (len(result.waiting), result.waiting_total) == (10_000, 10_050)
+    text = sim_report(result, Medium())
+    assert "10050 Gs left, each with" in text
+    assert "... and 10030 more: --json has the first 10000\n" in text
+
+
 @pytest.mark.parametrize(
     ("steps", "words"),
     [
@@ -236,6 +246,22 @@ def test_a_dead_m_takes_its_g_with_it_and_no_other() -> None:
     assert result.lost <= 1  # none, if the M had just parked
     assert {job.name: job.done + job.lost for job in result.jobs if job.name != "main"} == {"a": 4, "b": 20}
     assert len(result.lost_goids) == result.lost
+
+
+def test_the_lost_are_all_counted_though_the_last_64_are_named() -> None:
+    work = Workload([Job("a", ["block 10s"], count=70)])
+    with gmp.Simulation(work, model="1:1", events=True) as sim:
+        blocked: dict[int, int] = {}
+        until = time.monotonic() + LONG_S
+        while len(blocked) < 70 and time.monotonic() < until:
+            blocked |= {event.goid: event.m for event in sim.read_events() if event.kind == "syscall enter"}
+        ms = sim.ms()
+        for m in blocked.values():
+            os.kill(ms[m], signal.SIGKILL)
+        assert sim.wait(LONG_S)
+        result = sim.result()
+    assert (result.outcome, result.lost, len(result.lost_goids)) == ("done", 70, 64)
+    assert "and 6 before them" in sim_report(result, Medium())
 
 
 def test_the_template_dies_and_that_is_an_error() -> None:
