@@ -25,6 +25,9 @@ GOROUTINES_MOST = 100_000_000
 ARRIVALS_MOST = 100_000
 NESTED_MOST = 4
 _SELECT_MOST = 16
+_REPEAT_MOST = 1 << 31
+#: All channels together; the core counts in 32 bits.
+_BUFFERED_MOST = 1 << 31
 _NAME = re.compile(r"[\w.-]+")
 
 
@@ -49,7 +52,11 @@ class Compiled(NamedTuple):
 
 def compile_workload(workload: Workload, seed: int, name: str | None = None) -> Compiled:
     """Raises UsageError that names job and step."""
-    return _Compiler(workload, seed, name or workload.title or "workload").compiled()
+    called = name or workload.title or "workload"
+    try:
+        return _Compiler(workload, seed, called).compiled()
+    except RecursionError as err:
+        raise UsageError(f"{called}: its steps are nested too deep", hint="write it flatter") from err
 
 
 class _Compiler:
@@ -93,6 +100,8 @@ class _Compiler:
             for name, value in values.items():
                 if not 0 <= value <= 1 << 24:
                     self._fail(f"{kind} {name!r}: {value} is not between 0 and {1 << 24}", "channels hold 0 or more")
+        if (held := sum(workload.channels.values())) > _BUFFERED_MOST:
+            self._fail(f"the channels hold {held} values in all, over the limit of {_BUFFERED_MOST}", "smaller ones")
         for kind, named in (
             ("mutex", [(name, 0) for name in workload.mutexes]),
             ("semaphore", list(workload.semaphores.items())),
@@ -117,8 +126,9 @@ class _Compiler:
             self._fail(f"job {number}: {job.name!r} is no name", "letters, digits, - . and _; main is taken")
         if job.count < 0 or job.count > GOROUTINES_MOST:
             self._fail(f"job {job.name!r}: count {job.count} is not between 0 and {GOROUTINES_MOST}", "0: only spawned")
-        if job.repeat < 1 or job.repeat > 1 << 31:
-            self._fail(f"job {job.name!r}: repeat {job.repeat} is not 1 or more", "how often each G does its steps")
+        if job.repeat < 1 or job.repeat > _REPEAT_MOST:
+            told = f"job {job.name!r}: repeat {job.repeat} is not between 1 and {_REPEAT_MOST}"
+            self._fail(told, "how often each G does its steps")
         for field in ("at", "every"):
             try:
                 parse_time(getattr(job, field))
@@ -134,34 +144,38 @@ class _Compiler:
     def _count_all(self) -> int:
         """How many Gs there will be; a job that spawns itself, by whatever way, is said here."""
         spawns = {job.name: list(self._spawns(job)) for job in self.workload.jobs}
-        order: list[str] = []
-        state: dict[str, int] = {}
-
-        def visit(name: str, path: list[str]) -> None:
-            if state.get(name) == 2:
-                return
-            if name in path:
-                circle = " -> ".join([*path[path.index(name) :], name])
-                self._fail(f"a spawn bomb: {circle} never ends", "a job may not spawn itself, by whatever way")
-            for other, _times in spawns[name]:
-                visit(other, [*path, name])
-            state[name] = 2
-            order.append(name)
-
-        for job in self.workload.jobs:
-            visit(job.name, [])
         self.born = {job.name: job.count for job in self.workload.jobs}
-        for name in reversed(order):  # whoever spawns comes before whom it spawns
+        for name in reversed(self._order(spawns)):  # whoever spawns comes before whom it spawns
             for other, times in spawns[name]:
                 self.born[other] += self.born[name] * times
         total = sum(self.born.values()) + 1
         if total > GOROUTINES_MOST:
             worst = max(self.born, key=lambda name: self.born[name])
             self._fail(
-                f"a spawn bomb: {total} Gs in all, {self.born[worst]} of job {worst!r}; {GOROUTINES_MOST} is the limit",
+                f"a spawn bomb: {_many(total)} Gs in all, {_many(self.born[worst])} of job {worst!r}; "
+                f"{GOROUTINES_MOST} is the limit",
                 "spawn fewer",
             )
         return total
+
+    def _order(self, spawns: dict[str, list[tuple[str, int]]]) -> list[str]:
+        """Whoever is spawned comes before who spawns it. A chain of jobs may be longer than Python's stack is deep."""
+        order: dict[str, None] = {}
+        for job in self.workload.jobs:
+            path = {job.name: iter(spawns[job.name])}
+            while path and job.name not in order:
+                name, others = next(reversed(path.items()))
+                other = next((other for other, _times in others if other not in order), None)
+                if other is None:
+                    del path[name]
+                    order[name] = None
+                elif other in path:
+                    names = list(path)
+                    circle = " -> ".join([*names[names.index(other) :], other])
+                    self._fail(f"a spawn bomb: {circle} never ends", "a job may not spawn itself, by whatever way")
+                else:
+                    path[other] = iter(spawns[other])
+        return list(order)
 
     def _spawns(self, job: Job) -> Iterator[tuple[str, int]]:
         for place, text, times in _walk(job.steps, job.repeat):
@@ -250,8 +264,9 @@ class _Compiler:
     def _check_block(self, job: Job, place: tuple[int, ...], block: Block) -> None:
         if not block.steps:
             self._fail(f"{_at(job, place)}: neither steps nor a select", '{ repeat = 3, steps = ["yield"] }')
-        if block.repeat < 1 or block.repeat > 1 << 31:
-            self._fail(f"{_at(job, place)}: repeat {block.repeat} is not 1 or more", "how often its steps are done")
+        if block.repeat < 1 or block.repeat > _REPEAT_MOST:
+            told = f"{_at(job, place)}: repeat {block.repeat} is not between 1 and {_REPEAT_MOST}"
+            self._fail(told, "how often its steps are done")
         if block.default:
             self._fail(f"{_at(job, place)}: only a select has a default", "take it out")
 
@@ -338,6 +353,11 @@ _Make = Callable[[_Compiler, _Where, list[str], random.Random], list[Step]]
 
 def _at(job: Job, place: tuple[int, ...]) -> str:
     return f"job {job.name!r}" + (f", step {'.'.join(map(str, place))}" if place else "")
+
+
+def _many(number: int) -> str:
+    """It may have more digits than Python writes."""
+    return f"{number}" if number < 10**18 else "over 10^18"
 
 
 def _walk(

@@ -50,13 +50,18 @@ def parse(text: str, name: str) -> Workload:
     """The same from text; `name` stands in errors. Steps are looked at when it is compiled."""
     try:
         given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as err:
+    except ValueError as err:  # a TOMLDecodeError, or of an integer with thousands of digits
         raise UsageError(f"{name}: it is not TOML: {err}", hint="docs/gmp-sim.md shows a workload") from err
+    except RecursionError as err:
+        raise UsageError(f"{name}: its brackets are nested too deep", hint="write it flatter") from err
     try:
         workload = msgspec.convert(given, Workload)
     except msgspec.ValidationError as err:
         raise UsageError(f"{name}: {_said(str(err), given)}", hint="docs/gmp-sim.md has every field") from err
-    return workload if workload.title else msgspec.structs.replace(workload, title=Path(name).stem)
+    if workload.title:
+        return workload
+    stem = Path(name).stem.encode(errors="backslashreplace").decode()  # a file's name may be no UTF-8: a record is
+    return msgspec.structs.replace(workload, title=stem)
 
 
 def _said(text: str, given: dict[str, object]) -> str:

@@ -61,9 +61,9 @@ def _ns(text: str) -> int:
     if not found:
         number = re.fullmatch(r"-?\d+(\.\d+)?", text)
         raise ValueError(f"{text!r} has no unit, as in {text}ms" if number else f"{text!r} is no time, as in 10ms")
-    value = round(float(found[1]) * _NS[found[2]])
+    value = float(found[1]) * _NS[found[2]]
     if value < 0:
         raise ValueError(f"the time {text} is negative")
-    if value > _LONGEST_NS:
+    if value > _LONGEST_NS:  # also what is too large for a float: it is infinite then
         raise ValueError(f"the time {text} is longer than a day")
-    return value
+    return round(value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from ipclab.errors import UsageError
@@ -35,7 +38,16 @@ def job(steps: str, more: str = "", name: str = "a") -> str:
         (job('"spawn b 1000000"', "repeat = 1000") + job('"yield"', "count = 0", name="b"), "1000000002 Gs in all"),
         (job('"yield"', 'at = "-3ms"'), "job 'a', at: the time -3ms is negative"),
         (job('"yield"', "count = -1"), "job 'a': count -1 is not between 0"),
-        (job('"yield"', "repeat = 0"), "job 'a': repeat 0 is not 1 or more"),
+        (job('"yield"', "repeat = 0"), "job 'a': repeat 0 is not between 1 and"),
+        (job('"yield"', f"repeat = {(1 << 31) + 1}"), "repeat 2147483649 is not between 1 and 2147483648"),
+        (job(f'"sleep {"9" * 400}s"'), "9s is longer than a day"),
+        (job('"yield"', f'at = "{"9" * 400}s"'), "9s is longer than a day"),
+        (job('"yield"', f"count = {'9' * 5000}"), "it is not TOML: Exceeds the limit"),
+        (job("{ steps = [" * 1000 + '"yield"' + "] }" * 1000), "its brackets are nested too deep"),
+        ("[channels]\n" + "".join(f"c{i} = {1 << 24}\n" for i in range(300)) + job('"yield"'),
+         "the channels hold 5033164800 values in all, over the limit of 2147483648"),
+        ("".join(job(f'"spawn j{i + 1} 2000000000"', f"repeat = {1 << 31}", name=f"j{i}") for i in range(300))
+         + job('"yield"', name="j300"), "over 10^18 Gs in all, over 10^18 of job 'j300'"),
         (job('"yield"', 'count = "x"'), "job 1 'a', count: expected `int`, got `str`"),
         (job('"yield"', "counts = 3"), "object contains unknown field `counts`"),
         (job('{ repeat = 2, steps = ["yield", "nope"] }'), "job 'a', step 1.2 \"nope\": unknown step"),
@@ -59,6 +71,28 @@ def test_a_mistake_is_said_with_its_place_and_a_way_out(text: str, words: str) -
     assert words in line
     assert told.value.hint
     assert "\n" not in line
+
+
+def test_a_chain_of_jobs_may_be_longer_than_the_stack_is_deep() -> None:
+    links = [Job(f"j{i}", [f"spawn j{i + 1}"], count=int(not i)) for i in range(3000)]
+    made = compile_workload(Workload([*links, Job("j3000", ["yield"], count=0)]), 0)
+    assert made.goroutines == 3002
+    with pytest.raises(UsageError, match=r"a spawn bomb: j0 -> j1 -> .*j3000 -> j0 never ends"):
+        compile_workload(Workload([*links, Job("j3000", ["spawn j0"], count=0)]), 0)
+
+
+def test_steps_in_code_that_are_nested_without_end_are_refused() -> None:
+    block: Block | str = "yield"
+    for _each in range(2000):
+        block = Block(steps=[block])
+    with pytest.raises(UsageError, match="its steps are nested too deep"):
+        compile_workload(Workload([Job("a", [block])]), 0)
+
+
+def test_a_file_whose_name_is_no_utf8_gives_a_record(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"w\xffrk.toml")
+    path.write_text(job('"yield"'))
+    assert load(path).title == r"w\udcffrk"
 
 
 def test_steps_become_the_cores() -> None:
