@@ -93,6 +93,8 @@ def _simulate(
         raise UsageError(f"--schedtrace {schedtrace_ms:g} is no interval", hint="milliseconds, 1 or more")
     if rounds < 1:
         raise UsageError(f"--rounds {rounds} shows nothing", hint="1 or more")
+    if file and trace_file and file.absolute() == trace_file.absolute() and (file.is_file() or not file.exists()):
+        raise UsageError(f"--trace and -o both write {file}", hint="two files")
     if scheddetail and schedtrace_ms is None:
         schedtrace_ms = _DETAIL_MS
     import msgspec

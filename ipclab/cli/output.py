@@ -134,4 +134,4 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:
-        raise from_os_error(err, f"cannot write {path}", hint="give -o a file in a folder you may write to") from err
+        raise from_os_error(err, f"cannot write {path}", hint="name a file that you may write") from err

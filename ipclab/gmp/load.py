@@ -32,12 +32,16 @@ def load(name: str | Path) -> Workload:
 
     Raises UsageError where the file does not say what a workload has to; IpclabError when it cannot be read.
     """
+    if not str(name):
+        raise UsageError("the workload's name is empty", hint=f"a .toml file, or one of: {', '.join(names())}")
     path = Path(name)
-    if path.suffix != ".toml" and not path.exists():
-        if str(name) in names():
-            return parse(_shelf().joinpath(f"{name}.toml").read_text(encoding="utf-8"), f"{name}.toml")
-        raise UsageError(f"there is no workload {str(name)!r}", hint=f"a .toml file, or one of: {', '.join(names())}")
     try:
+        if path.suffix != ".toml" and not path.exists():
+            if str(name) in names():
+                return parse(_shelf().joinpath(f"{name}.toml").read_text(encoding="utf-8"), f"{name}.toml")
+            raise UsageError(
+                f"there is no workload {str(name)!r}", hint=f"a .toml file, or one of: {', '.join(names())}"
+            )
         text = path.read_text(encoding="utf-8")
     except OSError as err:
         raise from_os_error(err, f"cannot read {name}", hint="`ipclab gmp sim --list` has some to begin with") from err

@@ -57,6 +57,12 @@ _READ_S = 0.005
 _EVENT_SLOTS = 16_384
 _RINGS_BYTES = 256 << 20
 _EVENT_BYTES = 32
+#: The segment is a file that is mapped whole, some GB of it, though hardly any of that is ever there.
+_WAY_OUT = {
+    errno.EAGAIN: "raise RLIMIT_NPROC (ulimit -u)",
+    errno.EFBIG: "raise RLIMIT_FSIZE (ulimit -f): the segment is a file, of memory",
+    errno.ENOMEM: "raise RLIMIT_AS (ulimit -v): the segment takes address space, some GB, and little memory",
+}
 
 
 class _More(TypedDict, total=False):
@@ -190,7 +196,8 @@ class Simulation:
                 nopreempt=not preempt,
             )
         except OSError as err:
-            raise from_os_error(err, f"cannot make the segment for {self._name}") from err
+            hint = _WAY_OUT.get(err.errno or 0)
+            raise from_os_error(err, f"cannot make the segment for {self._name}", hint=hint) from err
 
     def __enter__(self) -> Self:
         try:
@@ -216,7 +223,7 @@ class Simulation:
         try:
             sched.start(0)
         except OSError as err:
-            raise from_os_error(err, f"cannot start {self._name}") from err
+            raise from_os_error(err, f"cannot start {self._name}", hint=_WAY_OUT.get(err.errno or 0)) from err
 
     def close(self) -> None:
         """End all of its processes and give the segment back. Harmless the second time."""

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -214,13 +215,16 @@ def test_a_wrong_workload_is_one_line_that_names_the_place(ipclab: Run, tmp_path
         ([], 2, "which workload?; a .toml file, or a name of `ipclab gmp sim --list`"),
         (["nosuch"], 2, "there is no workload 'nosuch'; a .toml file, or one of: "),
         (["nosuch.toml"], 1, "cannot read nosuch.toml: No such file or directory"),
+        (["x" * 300], 1, "cannot read " + "x" * 300 + ": File name too long; `ipclab gmp sim --list`"),
+        ([""], 2, "the workload's name is empty; a .toml file, or one of: "),
+        (["mixed", "--trace", "same", "-o", "./same"], 2, "--trace and -o both write same; two files"),
         (["mixed", "--procs", "257"], 2, "257 Ps: a segment holds 1 to 256"),
         (["mixed", "--procs", "2", "--model", "1:1"], 2, "1:1 has as many as there may be"),
         (["mixed", "--model", "2:2"], 2, "--model"),
         (["mixed", "--seed", "-1"], 2, "seed -1 is out of range"),
         (["mixed", "--schedtrace", "0"], 2, "--schedtrace 0 is no interval"),
         (["mixed", "--rounds", "0"], 2, "--rounds 0 shows nothing"),
-        (["mixed", "--trace", "no/such/folder.json"], 1, "cannot write no/such/folder.json"),
+        (["mixed", "--trace", "no/folder.json"], 1, "cannot write no/folder.json: No such file or directory; name"),
     ],
 )
 def test_a_wrong_request(ipclab: Run, arguments: list[str], code: int, words: str) -> None:
@@ -334,6 +338,23 @@ def test_a_killed_template_is_1_and_nothing_is_left(tmp_path: Path) -> None:
         assert process.returncode == 1
         assert err.startswith("ipclab: the template process of the scheduler died")
         assert gone(pids)
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        (resource.RLIMIT_FSIZE, "File too large (gmp_create: EFBIG); raise RLIMIT_FSIZE"),
+        (resource.RLIMIT_AS, "Cannot allocate memory (gmp_create: ENOMEM); raise RLIMIT_AS"),
+    ],
+)
+def test_a_limit_of_the_shell_is_named(tmp_path: Path, limit: int, words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ipclab", "gmp", "sim", "mixed"],
+        cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+        preexec_fn=lambda: resource.setrlimit(limit, (1 << 30, 1 << 30)),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"ipclab: cannot make the segment for mixed: {words}")
 
 
 def test_as_nobody(tmp_path: Path) -> None:
