@@ -90,11 +90,11 @@ def save(data: bytes | Iterable[bytes], path: Path) -> None:
     What comes in pieces is written as it comes.
     """
     pieces = [data] if isinstance(data, bytes) else data
-    target = Path(os.path.realpath(path))  # a link stays one
-    if target.exists() and not target.is_file():
-        with _naming(path), open(target, "wb") as file:
+    if path.exists() and not path.is_file():  # by its own name: a pipe at /dev/stdout has no other
+        with _naming(path), open(path, "wb") as file:
             file.writelines(pieces)
         return
+    target = Path(os.path.realpath(path))  # a link stays one
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
     with _naming(path):
         try:

@@ -127,6 +127,9 @@ def test_a_file_that_cannot_be_written_is_one_line_and_1(
 
 def test_a_file_may_be_a_device(ipclab: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     assert ipclab("clean", "-o", "/dev/null").returncode == 0
+    piped = ipclab("clean", "-o", "/dev/stdout")  # a pipe has no name but that one
+    assert piped.stdout.startswith("{\n")
+    assert piped.returncode == 0, piped.stderr
     done = ipclab("clean", "-o", "/dev/full")
     assert done.returncode == 1
     assert "cannot write /dev/full: No space left on device" in done.stderr
