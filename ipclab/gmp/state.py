@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 
 from ipclab import _core
+from ipclab.errors import IpclabError
 from ipclab.gmp.outcome import made_at, message_of, outcome_of, ticks_ago_ns
 from ipclab.processes import procfs
 from ipclab.records.gmp import ChanState, GState, ModelName, MState, PState, SchedSnapshot, SemaState
@@ -57,7 +58,15 @@ def _why(copy: _core.Sched, inside: int, number: int) -> str:
 def record_of(
     copy: _core.Sched, *, consistent: bool, stopped_ns: int | None = None, notes: Iterable[str] = ()
 ) -> SchedSnapshot:
-    """The record of a copy."""
+    """The record of a copy. Raises IpclabError when it is of no state a scheduler can be in."""
+    try:
+        return _record_of(copy, consistent, stopped_ns, notes)
+    except IndexError as err:  # a list leads to a record that is not there
+        hint = "its memory is damaged" if consistent else "it changed while it was copied, or is damaged: look again"
+        raise IpclabError(f"the scheduler's state contradicts itself: {err}", hint=hint) from err
+
+
+def _record_of(copy: _core.Sched, consistent: bool, stopped_ns: int | None, notes: Iterable[str]) -> SchedSnapshot:
     sched = copy.sched_fields()
     gs = [copy.g_fields(index) for index in range(1, sched["allglen"] + 1)]
     look = _Look(copy, gs)

@@ -23,6 +23,7 @@ from ipclab import _core, gmp
 from ipclab.errors import IpclabError
 from ipclab.gmp import Job, Workload
 from ipclab.gmp.observer import attach, running
+from ipclab.gmp.state import record_of
 from ipclab.processes import procfs
 from ipclab.records.gmp import SchedSnapshot
 
@@ -208,6 +209,32 @@ def test_a_segment_with_offsets_that_lead_out_of_it_is_refused() -> None:
             look.close()
     os.close(fd)
     real.close()
+
+
+def test_a_segment_whose_lists_lead_nowhere_is_refused() -> None:
+    """A copy of a good one, in which one word is another: whichever it is, it is read or refused."""
+    with gmp.Simulation(Workload([Job("a", ["block 10s"])]), procs=2, maxg=1000, maxm=20) as sim:
+        sim.wait(0.05)
+        size = os.fstat(sim.fileno()).st_size
+        begin = os.pread(sim.fileno(), 1 << 16, 0)
+        rest = os.pread(sim.fileno(), min(size, 1 << 20) - len(begin), len(begin))
+    refused: set[str] = set()
+    fd = os.memfd_create("ipclab", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, size)
+        os.pwrite(fd, begin + rest, 0)
+        for place in range(64, 4096, 4):
+            os.pwrite(fd, b"\x0b\0\0\0", place)
+            with contextlib.suppress(OSError), contextlib.closing(_core.Sched.attach(fd)) as sched:
+                try:
+                    record_of(sched, consistent=False)
+                except IpclabError as err:
+                    refused.add(str(err))
+            os.pwrite(fd, begin[place : place + 4], place)
+    finally:
+        os.close(fd)
+    assert refused
+    assert all("the scheduler's state contradicts itself: there is no " in text for text in refused)
 
 
 def test_who_has_no_scheduler_is_refused() -> None:
