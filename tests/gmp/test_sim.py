@@ -264,6 +264,25 @@ def test_the_lost_are_all_counted_though_the_last_64_are_named() -> None:
     assert "and 6 before them" in sim_report(result, Medium())
 
 
+def used(sim: gmp.Simulation) -> float:
+    """CPU seconds of its Ms."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in sim.ms().values()]
+    return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_stopped_template_ends_its_ms_and_tells_what_they_used() -> None:
+    with gmp.Simulation(Workload([Job("a", ["compute 10s"])]), procs=1) as sim:
+        until = time.monotonic() + LONG_S
+        while time.monotonic() < until and used(sim) < 0.1:
+            time.sleep(0.01)
+        ms = sim.ms()
+        os.kill(sim.template_pid, signal.SIGSTOP)
+        result = sim.result()
+    assert result.outcome == "stopped"
+    assert result.totals.cpu_user_ns + result.totals.cpu_system_ns > 50_000_000  # of a killed template: of no M
+    assert not any(lives(pid) for pid in ms.values())
+
+
 def test_the_template_dies_and_that_is_an_error() -> None:
     from ipclab.errors import IpclabError
 

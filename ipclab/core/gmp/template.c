@@ -383,8 +383,9 @@ static void endTemplate(struct gmp *rt)
 	pid_t pid = rt->template;
 
 	note_poke(&rt->s->templatenote);
+	kill(pid, SIGCONT); /* stopped, perhaps, by Ctrl-Z: it is to end its Ms and tell what they have used */
 	while (waitTemplate(rt) == 0) {
-		if (nanotime() > deadline) /* stopped, perhaps: its Ms die with it */
+		if (nanotime() > deadline) /* traced, perhaps: its Ms die with it */
 			kill(pid, SIGKILL);
 		futex_wait_until(&rt->s->exiting, 1, nanotime() + 200000);
 	}
