@@ -136,6 +136,11 @@ def _life(result: SimResult, goid: int) -> str:
     text = life(result.events, result.started_ns, goid)
     if goid < 1 or not text.strip():
         last = max((event.goid for event in result.events), default=0)
+        if goid >= 1 and (lost := result.totals.events_lost):
+            raise IpclabError(
+                f"nothing is known of G{goid}: {lost} events were overwritten before they could be read",
+                hint="a G that came later, or fewer Gs",
+            )
         raise UsageError(f"there was no G{goid}", hint=f"there were G1 to G{last}")
     return text + "\n"
 

@@ -20,6 +20,7 @@ from command_line import TIMEOUT_S, Run, environment
 from surroundings import Surroundings
 from surroundings import ipclab as in_surroundings
 
+from ipclab.errors import IpclabError, UsageError
 from ipclab.processes import procfs
 
 #: Never done before somebody ends it. A 'block' leaves the CPU to the other tests.
@@ -117,6 +118,21 @@ def test_the_life_of_one_g_is_told_from_birth_to_death(ipclab: Run, tmp_path: Pa
     assert "block: chan send" in kinds or "block: chan receive" in kinds
     nobody = ipclab("gmp", "sim", written(tmp_path, SHORT), "--g", "77")
     assert (nobody.returncode, "there was no G77" in nobody.stderr) == (2, True)
+
+
+def test_a_g_whose_events_were_overwritten_has_not_been_nobody() -> None:
+    from ipclab import gmp
+    from ipclab.cli.gmp import _life
+
+    work = gmp.Workload([gmp.Job("a", ["yield"], count=50_000)])
+    result = gmp.run(work, procs=1, events=True, event_slots=16)
+    assert result.totals.events_lost
+    known = {event.goid for event in result.events}
+    unknown = next(goid for goid in range(2, 50_000) if goid not in known)
+    with pytest.raises(IpclabError, match=rf"nothing is known of G{unknown}: \d+ events were overwritten"):
+        _life(result, unknown)
+    with pytest.raises(UsageError, match="there was no G0"):
+        _life(result, 0)
 
 
 def test_the_trace_has_a_track_for_each_m_and_p(ipclab: Run, tmp_path: Path) -> None:
