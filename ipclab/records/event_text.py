@@ -58,6 +58,8 @@ def detail(event: SchedEvent) -> str:
             return "61st tick, its turn" if arg == 61 else "a batch"
         case "start":
             return "from runnext, in the same time slice" if arg else ""
+        case "preempt":
+            return "by itself, for the one it has handed a semaphore" if arg else ""
         case "block":
             return _name(WAIT_REASONS, arg)
         case "park":

@@ -97,6 +97,8 @@ def _left(event: SchedEvent, ran_ns: int) -> str:
     why = ""
     if event.kind == "block":
         why = f" ({WAIT_REASONS[event.arg] if event.arg < len(WAIT_REASONS) else event.arg})"
+    if event.kind == "preempt" and event.arg:
+        return f"G{event.goid} makes way for the one it has handed a semaphore{ran}"
     return f"G{event.goid} {_LEAVES[event.kind]}{why}{ran}"
 
 

@@ -14,8 +14,10 @@ from ipclab import gmp
 from ipclab.errors import UsageError
 from ipclab.gmp import Block, Job, Workload
 from ipclab.processes import procfs
+from ipclab.records.event_text import line
 from ipclab.records.gmp import ModelName
 from ipclab.views.gmp import sim_report
+from ipclab.views.gmp_explain import explained
 from ipclab.views.medium import Medium
 
 #: A deadlock detector, not a measure.
@@ -128,6 +130,19 @@ def test_a_preemption_is_a_g_that_gave_way_however_often_it_was_asked() -> None:
     assert result.totals.events_lost == 0
     assert result.totals.preemptions == sum(event.kind == "preempt" for event in result.events) > 0
     assert result.totals.preemptions < result.totals.context_switches
+
+
+def test_whoever_hands_a_mutex_over_and_makes_way_was_not_preempted() -> None:
+    work = Workload([Job("a", ["lock m", "compute 200us", "unlock m"], count=8, repeat=20)], mutexes=["m"])
+    result = gmp.run(work, procs=2, events=True, timeout_s=LONG_S)
+    assert result.totals.events_lost == 0
+    kinds = Counter(event.arg for event in result.events if event.kind == "preempt")
+    assert kinds[1] > 0
+    assert result.totals.preemptions == kinds[0]
+    (made_way, *_) = (event for event in result.events if event.kind == "preempt" and event.arg)
+    assert line(made_way, 0).endswith("preempt: by itself, for the one it has handed a semaphore")
+    rounds = explained(result.events, result.started_ns, made_way.m, 10_000, Medium(columns=1000))
+    assert f"G{made_way.goid} makes way for the one it has handed a semaphore after " in rounds
 
 
 def test_events_are_told_while_it_runs() -> None:

@@ -17,7 +17,7 @@ enum event_kind {
 	EV_GO_START,     /* arg: 1 if it inherited the time slice */
 	EV_GO_END,
 	EV_GO_SCHED,     /* gave way by itself */
-	EV_GO_PREEMPT,   /* was made to */
+	EV_GO_PREEMPT,   /* was made to; arg: 1 by itself, for the one it has handed a semaphore: Go calls it the same */
 	EV_GO_BLOCK,     /* arg: enum wait_reason */
 	EV_GO_UNBLOCK,   /* g: the one made runnable */
 	EV_SYSCALL,      /* enter; arg: 1 known to block */

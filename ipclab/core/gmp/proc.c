@@ -345,7 +345,7 @@ void goyield(struct gmp *rt, uint32_t g)
 {
 	struct g *gp = G(rt, g);
 
-	event(rt, EV_GO_PREEMPT, load_relaxed(&gp->goid), 0);
+	event(rt, EV_GO_PREEMPT, load_relaxed(&gp->goid), 1);
 	becameRunnable(rt, gp);
 	dropg(rt);
 	casgstatus(rt, g, _Grunning, _Grunnable);
