@@ -23,6 +23,7 @@ _HEADER = struct.Struct("<QII")
 _MAGIC = 0x0000424C4C435049
 _KIND_GMP = 3
 _LINK = "/memfd:ipclab (deleted)"
+_WAY_OUT = {errno.ENOMEM: "raise RLIMIT_AS (ulimit -v): a look takes twice the segment's address space, some GB"}
 
 
 def snapshot(pid: int | None = None, most: int = GS_MOST) -> SchedSnapshot:
@@ -31,8 +32,13 @@ def snapshot(pid: int | None = None, most: int = GS_MOST) -> SchedSnapshot:
     Raises IpclabError when there is none, or it is not of this build; Unavailable for another user's; UsageError when
     there are several.
     """
-    with contextlib.closing(attach(_only_one() if pid is None else pid)) as sched:
-        return observed(sched, most)
+    pid = _only_one() if pid is None else pid
+    with contextlib.closing(attach(pid)) as sched:
+        try:
+            return observed(sched, most)
+        except OSError as err:
+            hint = _WAY_OUT.get(err.errno or 0)
+            raise from_os_error(err, f"cannot copy the scheduler's segment of process {pid}", hint=hint) from err
 
 
 def attach(pid: int) -> _core.Sched:
@@ -41,6 +47,9 @@ def attach(pid: int) -> _core.Sched:
     try:
         return _core.Sched.attach(fd)
     except OSError as err:
+        if err.errno in _WAY_OUT:
+            way_out = _WAY_OUT[err.errno]
+            raise from_os_error(err, f"cannot map the scheduler's segment of process {pid}", hint=way_out) from err
         what = {
             errno.EPROTO: "was made by another version of ipclab",
             errno.ENODATA: "is shorter than it says it is",

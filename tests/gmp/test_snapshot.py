@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -285,6 +286,20 @@ def test_the_command_prints_every_field(sim: gmp.Simulation) -> None:
     assert record["ps"][0]["fields"].keys() == one.p_fields(0).keys()
     assert record["ms"][0]["fields"].keys() == one.m_fields(1).keys()
     assert record["gs"][0]["fields"].keys() == one.g_fields(1).keys()
+
+
+@pytest.mark.parametrize(("gigabytes", "words"), [(1, "cannot map"), (6, "cannot copy")])
+def test_too_little_address_space_is_said(sim: gmp.Simulation, gigabytes: int, words: str) -> None:
+    look = subprocess.run(
+        [sys.executable, "-m", "ipclab", "gmp", "snapshot", str(sim.template_pid)],
+        capture_output=True, text=True, timeout=LONG_S, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (gigabytes << 30, gigabytes << 30)),
+    )  # fmt: skip
+    assert (look.returncode, look.stdout) == (1, "")
+    assert look.stderr.startswith(
+        f"ipclab: {words} the scheduler's segment of process {sim.template_pid}: Cannot allocate"
+    )
+    assert "; raise RLIMIT_AS (ulimit -v)" in look.stderr
 
 
 @pytest.mark.parametrize(
