@@ -24,7 +24,8 @@ STEPS_MOST = 1_000_000
 GOROUTINES_MOST = 100_000_000
 ARRIVALS_MOST = 100_000
 NESTED_MOST = 4
-_SELECT_MOST = 16
+#: Cases.
+SELECT_MOST = 16
 _REPEAT_MOST = 1 << 31
 #: All channels together; the core counts in 32 bits.
 _BUFFERED_MOST = 1 << 31
@@ -275,8 +276,8 @@ class _Compiler:
     ) -> None:
         if block.steps or block.repeat != 1:
             self._fail(f"{_at(job, place)}: a select has cases alone", "put it into the steps of a repeat")
-        if len(block.select) > _SELECT_MOST:
-            self._fail(f"{_at(job, place)}: {len(block.select)} cases are over {_SELECT_MOST}", "select fewer")
+        if len(block.select) > SELECT_MOST:
+            self._fail(f"{_at(job, place)}: {len(block.select)} cases are over {SELECT_MOST}", "select fewer")
         steps.append((Op.SELECT, len(block.select), int(block.default)))
         texts.append("select " + " | ".join([*block.select, *(["default"] if block.default else [])]))
         for number, text in enumerate(block.select, 1):
@@ -305,12 +306,11 @@ class _Compiler:
             self._wrong(where, str(err), "a time is 10ms, 500us, 2s, or a range 5ms..20ms")
 
     def _number(self, where: _Where, text: str, least: int, most: int = 1 << 31) -> int:
-        if not re.fullmatch(r"-?\d{1,18}", text):
+        if not re.fullmatch(r"-?\d+", text):
             self._wrong(where, f"{text!r} is no whole number")
-        number = int(text)
-        if not least <= number <= most:
-            self._wrong(where, f"{number} is not between {least} and {most}")
-        return number
+        if len(text) > 40 or not least <= int(text) <= most:
+            self._wrong(where, f"{text} is not between {least} and {most}")
+        return int(text)
 
     def _channel(self, where: _Where, name: str) -> int:
         if name not in self.channels:

@@ -6,7 +6,8 @@ import errno
 import os
 
 from ipclab import _core
-from ipclab.gmp.compile import Compiled
+from ipclab.gmp.compile import SELECT_MOST, Compiled
+from ipclab.gmp.script import Op
 from ipclab.records.gmp import Outcome, WaitingG
 
 #: enum fatal of core/gmp/runtime2.h.
@@ -56,9 +57,16 @@ def made_at(g: dict[str, int]) -> tuple[int, int]:
 
 
 def _place(plan: Compiled, program: int, pc: int) -> tuple[str, str]:
-    """The job, and the step a G is in: its pc is already at the next one."""
-    texts = plan.programs[program].texts
-    return plan.programs[program].job, texts[pc - 1] if 0 < pc <= len(texts) else ""
+    """The job, and the step a G is in: its pc is already at the next one; of a select, behind all of its cases."""
+    job, steps, texts = plan.programs[program]
+    if not 0 < pc <= len(texts):
+        return job, ""
+    at = pc - 1
+    for before in range(max(0, at - SELECT_MOST), at):
+        if steps[before][0] == Op.SELECT and before + steps[before][1] == at:
+            at = before
+            break
+    return job, texts[at]
 
 
 def waiting_gs(sched: _core.Sched, plan: Compiled) -> tuple[WaitingG, ...]:

@@ -199,6 +199,13 @@ def test_a_deadlock_is_an_outcome_with_everybody_in_it() -> None:
     assert "all goroutines are asleep - deadlock!" in result.message
 
 
+def test_of_a_g_that_waits_in_a_select_the_whole_select_is_said() -> None:
+    cases = ["send c 1", "recv c", "recv d"]
+    work = Workload(channels={"c": 0, "d": 0}, jobs=[Job("a", ["yield", Block(select=cases), "yield"])])
+    (waiting,) = gmp.run(work, timeout_s=LONG_S).waiting
+    assert (waiting.reason, waiting.step) == ("select", "select send c 1 | recv c | recv d")
+
+
 def test_of_very_many_who_are_left_some_are_shown_and_all_are_counted() -> None:
     result = gmp.run(Workload(channels={"c": 0}, jobs=[Job("a", ["recv c"], count=10_050)]), timeout_s=LONG_S)
     assert (len(result.waiting), result.waiting_total) == (10_000, 10_050)

@@ -61,6 +61,7 @@ def job(steps: str, more: str = "", name: str = "a") -> str:
         ("[[job]\n", "it is not TOML"),
         ("[channels]\nc = -1\n" + job('"yield"'), "channel 'c': -1 is not between 0"),
         (job('"stopworld 1ms 300"'), "300 is not between 1 and 256"),
+        ("[channels]\nc = 1\n" + job(f'"send c {1 << 63}"'), "9223372036854775808 is not between -4611686018427387904"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_said_with_its_place_and_a_way_out(text: str, words: str) -> None:
