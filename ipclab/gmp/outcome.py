@@ -53,7 +53,7 @@ def ticks_ago_ns(clock: tuple[int, int, int, int], ticks: int) -> int | None:
 
 def made_at(g: dict[str, int]) -> tuple[int, int]:
     """Program and step of the G that made this one."""
-    return g["gopc"] >> 16, g["gopc"] & 0xFFFF
+    return g["gopc"] >> 32, g["gopc"] & 0xFFFF_FFFF
 
 
 def _place(plan: Compiled, program: int, pc: int) -> tuple[str, str]:

@@ -206,6 +206,15 @@ def test_of_a_g_that_waits_in_a_select_the_whole_select_is_said() -> None:
     assert (waiting.reason, waiting.step) == ("select", "select send c 1 | recv c | recv d")
 
 
+def test_who_made_a_g_is_known_in_programs_of_any_length_and_number() -> None:
+    born = Job("born", ["recv c"], count=0)
+    long: list[str | Block] = [*["unlockm"] * 140_000, "spawn born"]
+    many = [Job(f"j{i}", ["exit"], count=0) for i in range(70_000)]
+    for jobs in ([Job("maker", long), born], [*many, Job("maker", ["spawn born"]), born]):
+        (waiting,) = gmp.run(Workload(channels={"c": 0}, jobs=jobs), timeout_s=LONG_S).waiting
+        assert (waiting.parent_job, waiting.parent_step) == ("maker", "spawn born")
+
+
 def test_of_very_many_who_are_left_some_are_shown_and_all_are_counted() -> None:
     result = gmp.run(Workload(channels={"c": 0}, jobs=[Job("a", ["recv c"], count=10_050)]), timeout_s=LONG_S)
     assert (len(result.waiting), result.waiting_total) == (10_000, 10_050)

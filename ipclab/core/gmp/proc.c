@@ -181,7 +181,7 @@ static void newg(struct gmp *rt, struct g *gp, uint32_t program, uint32_t parent
 	store_relaxed(&gp->param, 0);
 	store_relaxed(&gp->timerp, 0);
 	gp->parentGoid = parent ? load_relaxed(&G(rt, parent)->goid) : 0;
-	gp->gopc = parent ? G(rt, parent)->startpc << 16 | G(rt, parent)->pc : 0;
+	gp->gopc = parent ? (uint64_t)G(rt, parent)->startpc << 32 | G(rt, parent)->pc : 0;
 	gp->startpc = program;
 	gp->pc = gp->resume = gp->lockedExt = gp->waiting = gp->nwaiting = 0;
 	gp->left = gp->since = gp->when = gp->waited = gp->started = 0;

@@ -92,14 +92,14 @@ struct g {
 	_Atomic uint32_t lockedm;      /* owner; LockOSThread */
 	_Atomic uint64_t goid;         /* owner, at creation */
 	uint64_t parentGoid;           /* no point: written while it is dead */
+	uint64_t gopc;                 /* creation site: program << 32 | step of the parent. no point: written while it is dead */
 	uint32_t startpc;              /* its program. no point: written while it is dead */
-	uint32_t gopc;                 /* creation site: program << 16 | step of the parent. no point: written while it is dead */
 	_Atomic uint32_t waitreason;   /* owner */
-	_Atomic uint32_t preempt;      /* sysmon and stopper set, owner clears. no point: a wish, made again if it is lost */
 	_Atomic int64_t waitsince;     /* owner; ticks, 0: not kept. no point: for observers */
+	_Atomic uint32_t preempt;      /* sysmon and stopper set, owner clears. no point: a wish, made again if it is lost */
 	_Atomic uint32_t selectDone;   /* cas: the first waker wins, and names the sudog it serves */
-	_Atomic uint32_t param;        /* waker -> sleeper: the sudog that was served */
 	struct sudog sg;               /* the first one is built in: most waits need one */
+	_Atomic uint32_t param;        /* waker -> sleeper: the sudog that was served */
 	uint32_t waiting;              /* owner; first of the sudogs of a select, by waitlink */
 	uint32_t nwaiting;             /* no point: the owner's alone */
 	uint32_t mutexflags;           /* owner; of a Mutex.Lock under way: sema.c. no point: the owner's alone */
