@@ -40,7 +40,7 @@ import msgspec
 
 from ipclab import _core
 from ipclab.errors import IpclabError, UsageError, from_os_error
-from ipclab.gmp.compile import Compiled, compile_workload
+from ipclab.gmp.compile import compile_workload
 from ipclab.gmp.eventlog import EventLog
 from ipclab.gmp.outcome import message_of, outcome_of, waiting_gs
 from ipclab.gmp.script import Op
@@ -354,10 +354,10 @@ class Simulation:
         fields = sched.sched_fields()
         start_ns = fields["starttime"]
         ns_per_tick = _ns_per_tick(sched)
-        jobs = [
-            _job_result(sched, plan, name, ns_per_tick)
-            for name in dict.fromkeys(program.job for program in plan.programs)
-        ]
+        programs: dict[str, list[int]] = {}
+        for number, program in enumerate(plan.programs):
+            programs.setdefault(program.job, []).append(number)
+        jobs = [_job_result(sched, name, its, ns_per_tick) for name, its in programs.items()]
         lasts = [job.finished_ns for job in jobs if job.finished_ns is not None]
         duration_ns = max(lasts) if reason == 1 and lasts else ended_ns - start_ns
         return SimResult(
@@ -417,8 +417,8 @@ def _ns_per_tick(sched: _core.Sched) -> float:
     return (ns - start_ns) / max(1, ticks - start_ticks)
 
 
-def _job_result(sched: _core.Sched, plan: Compiled, name: str, ns_per_tick: float) -> JobResult:
-    tallies = [sched.tally(number) for number, program in enumerate(plan.programs) if program.job == name]
+def _job_result(sched: _core.Sched, name: str, programs: list[int], ns_per_tick: float) -> JobResult:
+    tallies = [sched.tally(number) for number in programs]
     spawned, done, lost, received, turnaround, response, waiting = (
         sum(tally[field] for tally in tallies) for field in range(7)
     )
