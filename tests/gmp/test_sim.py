@@ -236,6 +236,7 @@ def test_breaking_a_rule_of_go_ends_the_run(steps: list[str], words: str) -> Non
     work = Workload([Job("a", list(steps))], channels={"c": 0}, mutexes=["m"], waitgroups=["w"])
     result = gmp.run(work, timeout_s=LONG_S)
     assert (result.outcome, words in result.message) == ("misuse", True)
+    assert [(job.spawned, job.done, job.turnaround_ns) for job in result.jobs] == [(1, 0, None)]
 
 
 def test_it_can_be_looked_at_resized_and_killed_while_it_runs() -> None:

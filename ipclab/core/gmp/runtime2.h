@@ -65,6 +65,7 @@ enum wait_reason { /* Go's waitReasonStrings, as far as they occur here; texts i
 	waitReasonSyncWaitGroupWait,
 	waitReasonStoppingTheWorld,
 	waitReasonPreempted,
+	waitReasonPanicWait,
 	waitReasonCount
 };
 

@@ -28,6 +28,7 @@ static const char *const reasons[waitReasonCount] = {
 	[waitReasonSyncWaitGroupWait] = "sync.WaitGroup.Wait",
 	[waitReasonStoppingTheWorld] = "stopping the world",
 	[waitReasonPreempted] = "preempted",
+	[waitReasonPanicWait] = "panicwait",
 };
 
 const char *waitReasonString(enum wait_reason reason)
@@ -35,10 +36,11 @@ const char *waitReasonString(enum wait_reason reason)
 	return reason < waitReasonCount ? reasons[reason] : "unknown wait reason";
 }
 
+/* Ends the run. The G has not ended, it waits for that: what it was to do it has not done. */
 static enum how misuse(struct gmp *rt, uint32_t g, enum misuse what, const char *text)
 {
 	fatal(rt, FATAL_USE, (uint64_t)what << 32 | load_relaxed(&G(rt, g)->goid), text);
-	goexit0(rt, g);
+	gopark(rt, g, waitReasonPanicWait);
 	return LEFT;
 }
 

@@ -364,6 +364,7 @@ static int misuse_is_an_error(void)
 		start(&rt, 0);
 		ends(&rt, FATAL_USE);
 		CHECK_EQ(load_relaxed(&rt.s->fatalarg), (uint64_t)stories[i].misuse << 32 | 1);
+		CHECK_EQ(gmp_tally(&rt, 0).done, 0);
 		gmp_destroy(&rt);
 	}
 	return 0;
