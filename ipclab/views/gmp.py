@@ -83,8 +83,8 @@ def _totals(result: SimResult, medium: Medium) -> list[str]:
     cost = (
         f"{quantity(totals.ms_made, 'Ms')} made, sysmon among them; they used {span(cpu)} of CPU "
         f"({span(totals.cpu_system_ns)} of it in the kernel), and the kernel switched them "
-        f"{totals.kernel_switches_voluntary} times because they slept, "
-        f"{totals.kernel_switches_involuntary} times because it wanted the CPU"
+        f"{quantity(totals.kernel_switches_voluntary, 'times')} because they slept, "
+        f"{quantity(totals.kernel_switches_involuntary, 'times')} because it wanted the CPU"
     )
     told = [did, cost]
     if totals.deaths:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ipclab.records import SchedSnapshot
 from ipclab.views.gmp import table
@@ -40,15 +40,20 @@ def _headline(seen: SchedSnapshot) -> str:
 
 def _sched(seen: SchedSnapshot, medium: Medium) -> list[str]:
     lines = [medium.paint("sched", "head")]
-    told = [f"{name} {seen.sched[name]}" for name in _FIRST]
-    lines += wrap(", ".join(told), medium, "  ", "  ")
+    lines += _words({name: seen.sched[name] for name in _FIRST}, medium, "  ", "  ")
     lines += wrap(_ids("M", seen.midle), medium, "  midle: ", "    ")
     lines += wrap(_ids("P", seen.pidle), medium, "  pidle: ", "    ")
     lines += wrap(_ids("G", seen.runq), medium, "  runq: ", "    ")
     if seen.newm:
         lines += wrap(_ids("M", seen.newm), medium, "  newm: ", "    ")
-    rest = [f"{name} {value}" for name, value in seen.sched.items() if name not in _FIRST]
-    return lines + wrap(", ".join(rest), medium, medium.paint("  also: ", "faint"), "    ")
+    rest = {name: value for name, value in seen.sched.items() if name not in _FIRST}
+    return lines + _words(rest, medium, medium.paint("  also: ", "faint"), "    ")
+
+
+def _words(words: Mapping[str, object], medium: Medium, first: str, indent: str) -> list[str]:
+    """Each with its value, which stands in the same line."""
+    told = ", ".join(f"{name}\xa0{value}" for name, value in words.items())
+    return [line.replace("\xa0", " ") for line in wrap(told, medium, first, indent)]
 
 
 def _ps(seen: SchedSnapshot, medium: Medium) -> list[str]:

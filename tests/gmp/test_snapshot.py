@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import struct
@@ -27,6 +28,8 @@ from ipclab.gmp.observer import attach, running
 from ipclab.gmp.state import record_of
 from ipclab.processes import procfs
 from ipclab.records.gmp import SchedSnapshot
+from ipclab.views.gmp_snapshot import snapshot_report
+from ipclab.views.medium import Medium
 
 LONG_S = 60.0
 
@@ -113,6 +116,13 @@ def test_a_snapshot_cannot_write(sim: gmp.Simulation) -> None:
                 change()
         mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:ipclab" in line]
         assert any(line.split()[1] == "r--s" for line in mapped), mapped
+
+
+def test_no_word_of_sched_is_parted_from_its_value(sim: gmp.Simulation) -> None:
+    seen = sim.snapshot(0)
+    for columns in range(40, 120):
+        text = snapshot_report(seen, Medium(columns=columns))
+        assert all(re.search(rf"\b{re.escape(name)} {value}\b", text) for name, value in seen.sched.items())
 
 
 def test_a_bounded_snapshot_says_what_it_left_out(sim: gmp.Simulation) -> None:
