@@ -352,6 +352,14 @@ def test_more_gs_than_the_segment_holds_end_the_run() -> None:
     assert result.message
 
 
+def test_no_room_for_another_m_ends_the_run_with_its_events() -> None:
+    work = Workload([Job("a", ["blocking 10s"], count=6)])
+    result = gmp.run(work, procs=2, events=True, maxm=4, timeout_s=LONG_S)
+    assert result.outcome == "limit"
+    assert result.message.startswith("no room for another M")
+    assert {event.m for event in result.events} <= {0, 1, 2}
+
+
 def test_a_snapshot_of_an_ended_run_has_every_waiting_g_where_it_waits() -> None:
     work = Workload(
         channels={"never": 3, "full": 1, "held": 0},
