@@ -58,7 +58,7 @@ _EVENT_SLOTS = 16_384
 _RINGS_BYTES = 256 << 20
 _EVENT_BYTES = 32
 #: The segment is a file that is mapped whole, some GB of it, though hardly any of that is ever there.
-_WAY_OUT = {
+_WAY_OUT: dict[int | None, str] = {
     errno.EAGAIN: "raise RLIMIT_NPROC (ulimit -u)",
     errno.EFBIG: "raise RLIMIT_FSIZE (ulimit -f): the segment is a file, of memory",
     errno.ENOMEM: "raise RLIMIT_AS (ulimit -v): the segment takes address space, some GB, and little memory",
@@ -196,8 +196,7 @@ class Simulation:
                 nopreempt=not preempt,
             )
         except OSError as err:
-            hint = _WAY_OUT.get(err.errno or 0)
-            raise from_os_error(err, f"cannot make the segment for {self._name}", hint=hint) from err
+            raise from_os_error(err, f"cannot make the segment for {self._name}", hint=_WAY_OUT.get(err.errno)) from err
 
     def __enter__(self) -> Self:
         try:
@@ -223,7 +222,7 @@ class Simulation:
         try:
             sched.start(0)
         except OSError as err:
-            raise from_os_error(err, f"cannot start {self._name}", hint=_WAY_OUT.get(err.errno or 0)) from err
+            raise from_os_error(err, f"cannot start {self._name}", hint=_WAY_OUT.get(err.errno)) from err
 
     def close(self) -> None:
         """End all of its processes and give the segment back. Harmless the second time."""
@@ -334,6 +333,11 @@ class Simulation:
                 on_event(event)
 
     # --- afterwards ---
+
+    def cut_short(self) -> str:
+        """Why it ended before its Gs had: no room, or no process, for what they need. Empty: for no such reason."""
+        reason, argument, text = self._sched.fatal()
+        return message_of(reason, argument, text) if outcome_of(reason) in ("limit", "internal") else ""
 
     def result(self) -> SimResult:
         """What came of it; ends it if it has not. In `events` is what neither `read_events` nor `on_event` had."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ipclab.errors import IpclabError
 from ipclab.gmp.sim import Simulation
 from ipclab.records.gmp import SchedEvent
 
@@ -34,21 +35,30 @@ class Watch:
         ]
 
     def until(self, found: Callable[[], object], timeout_s: float = 20.0) -> bool:
-        """Wait until that is true of what has been seen; False: the time is over, or the run has ended without it."""
+        """Wait until that is true of what has been seen; False: the time is over, or the run has ended without it.
+
+        Raises IpclabError when there was no room, or no process, for what the run needs.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             ended = self._sim.wait(0.01, on_event=self.events.append)
             self._take()
+            self._check()
             if found():
                 return True
             if ended or time.monotonic() >= deadline:
                 return False
 
     def to_the_end(self, timeout_s: float = 20.0) -> bool:
-        """Wait until the run has ended, and take what its Ms wrote last; False: the time is over."""
+        """Wait until the run has ended, and take what its Ms wrote last; False: the time is over. Raises as `until`."""
         ended = self._sim.wait(timeout_s, on_event=self.events.append)
         self._take()
+        self._check()
         return ended
+
+    def _check(self) -> None:
+        if why := self._sim.cut_short():
+            raise IpclabError(f"the run was cut short: {why}", hint="fewer Gs at a time, or `ulimit -u`")
 
     def _take(self) -> None:
         self.events += self._sim.read_events()

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ipclab import gmp
-from ipclab.errors import UsageError
+from ipclab.errors import IpclabError, UsageError
 from ipclab.gmp import Block, Job, Workload
+from ipclab.gmp.watch import Watch
 from ipclab.processes import procfs
 from ipclab.records.event_text import line
 from ipclab.records.gmp import ModelName
@@ -358,6 +359,15 @@ def test_no_room_for_another_m_ends_the_run_with_its_events() -> None:
     assert result.outcome == "limit"
     assert result.message.startswith("no room for another M")
     assert {event.m for event in result.events} <= {0, 1, 2}
+
+
+def test_whoever_watches_a_run_that_is_cut_short_is_told_why() -> None:
+    work = Workload([Job("a", ["blocking 10s"], count=6)])
+    for wait in (Watch.to_the_end, lambda watch: watch.until(lambda: False)):
+        with gmp.Simulation(work, procs=2, events=True, maxm=4) as sim:
+            watch = Watch(sim)
+            with pytest.raises(IpclabError, match="the run was cut short: no room for another M"):
+                wait(watch)
 
 
 def test_a_snapshot_of_an_ended_run_has_every_waiting_g_where_it_waits() -> None:
