@@ -235,7 +235,7 @@ def test_a_segment_whose_lists_lead_nowhere_is_refused() -> None:
         os.ftruncate(fd, size)
         os.pwrite(fd, begin + rest, 0)
         for place in range(64, 4096, 4):
-            os.pwrite(fd, b"\x0b\0\0\0", place)
+            os.pwrite(fd, b"\x1e\0\0\0", place)
             with contextlib.suppress(OSError), contextlib.closing(_core.Sched.attach(fd)) as sched:
                 try:
                     record_of(sched, consistent=False)
