@@ -97,8 +97,6 @@ def _simulate(
         raise UsageError(f"--trace and -o both write {file}", hint="two files")
     if scheddetail and schedtrace_ms is None:
         schedtrace_ms = _DETAIL_MS
-    import msgspec
-
     from ipclab.gmp import run
     from ipclab.views.gmp import sim_report
 
@@ -110,7 +108,7 @@ def _simulate(
         detailed=scheddetail,
         **given,
     )
-    bare = msgspec.structs.replace(result, events=())
+    bare = result.without_events()
     if trace_file is not None:
         from ipclab.views.gmp_export import sim_chrome
 

@@ -36,14 +36,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
-import msgspec
-
 from ipclab import _core
 from ipclab.errors import IpclabError, UsageError, from_os_error
 from ipclab.gmp.compile import compile_workload
 from ipclab.gmp.eventlog import EventLog
 from ipclab.gmp.outcome import message_of, outcome_of, waiting_gs
 from ipclab.gmp.script import Op
+from ipclab.gmp.spawned import jobs_of
 from ipclab.gmp.state import GS_MOST, observed
 from ipclab.gmp.workload import Workload
 from ipclab.records.gmp import JobResult, ModelName, SchedEvent, SchedSnapshot, SimResult, SimTotals
@@ -110,7 +109,7 @@ def run(
         return result
     for event in result.events:  # an M's last ones come when it is ended
         on_event(event)
-    return msgspec.structs.replace(result, events=())
+    return result.without_events()
 
 
 class Simulation:
@@ -154,6 +153,7 @@ class Simulation:
         self._sched = self._made(procs, events, randomize, preempt, maxg, maxm)
         self._lock = threading.RLock()
         self._log = EventLog(self._sched) if events else None
+        self._given = False  # events, to somebody who asked while it ran
         self._ended_ns: int | None = None
         self._result: SimResult | None = None
 
@@ -274,6 +274,7 @@ class Simulation:
     def read_events(self) -> list[SchedEvent]:
         """The events since the last call, in the order of their time. Empty where none were asked for."""
         with self._lock:
+            self._given = True
             return self._log.read() if self._log else []
 
     def wait(
@@ -328,6 +329,8 @@ class Simulation:
             fresh = self._log.read()
             if on_event is None:
                 self._log.kept += fresh
+            else:
+                self._given = True
         if on_event is not None:
             for event in fresh:
                 on_event(event)
@@ -364,6 +367,8 @@ class Simulation:
         jobs = [_job_result(sched, name, its, ns_per_tick) for name, its in programs.items()]
         lasts = [job.finished_ns for job in jobs if job.finished_ns is not None]
         duration_ns = max(lasts) if reason == 1 and lasts else ended_ns - start_ns
+        kept = self._log.kept if self._log else []
+        whole = self._log is not None and not self._log.lost and not self._given
         return SimResult(
             workload=self.workload.title or self._name,
             model=self.model,
@@ -379,7 +384,9 @@ class Simulation:
             lost_goids=tuple(sched.lost()[1]),
             waiting=waiting,
             waiting_total=argument if waiting else 0,
-            events=tuple(self._log.kept) if self._log else (),
+            events=tuple(kept),
+            job_of=jobs_of(plan.programs, kept, whole) if kept else {},
+            steps_of={one.job: tuple(dict.fromkeys(one.texts)) for one in plan.programs} if kept else {},
         )
 
     def _totals(self, fields: dict[str, int]) -> SimTotals:

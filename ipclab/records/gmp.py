@@ -127,6 +127,10 @@ class SimResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", t
     waiting_total: int = 0
     #: In the order of their time; empty where they were not asked for, or given to `on_event`.
     events: tuple[SchedEvent, ...] = ()
+    #: With events: the job of each G they tell of, by its goid, where that is certain; "main" makes the others arrive.
+    job_of: dict[int, str] = {}
+    #: With events: what each job does: its steps as the workload has them, each text once.
+    steps_of: dict[str, tuple[str, ...]] = {}
 
     @property
     def lost(self) -> int:
@@ -137,6 +141,10 @@ class SimResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", t
     def ok(self) -> bool:
         """Every G has ended by itself."""
         return self.outcome == "done" and not self.lost_goids
+
+    def without_events(self) -> SimResult:
+        """The same without the events, and what is there to read them."""
+        return msgspec.structs.replace(self, events=(), job_of={}, steps_of={})
 
 
 class PState(msgspec.Struct, frozen=True, kw_only=True):

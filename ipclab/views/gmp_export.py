@@ -1,9 +1,14 @@
-"""A run's events in Chrome's trace format: a track for each M and each P, a slice for each G that runs there."""
+"""A run's events in Chrome's trace format: a track for each M and each P, a slice for each G that runs there.
+
+A slice has its G's job in its name, "worker G7", where it is known, and in its arguments the step at which it ended:
+where the event that ended it leaves but one step of the job.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,16 +19,31 @@ _MS, _PS = 1, 2  # the two groups of tracks: "processes" of the format
 _LEAVES = {"end", "sched", "preempt", "block"}
 _PARKED = {1: "idle", 2: "waits for its locked G", 3: "sleeps until the next timer"}
 _INSTANTS = {"steal", "handoff", "retake", "wakep", "new M", "stw start", "stw end"}
-_Slice = tuple[str, int, dict[str, object]]
+#: What a G may have been at when it waits for this reason, or when an event of this kind comes: verbs of a workload.
+_VERBS_OF_REASON = {
+    "chan receive": ("recv",), "chan send": ("send",), "select": ("select",), "sleep": ("sleep",),
+    "semacquire": ("acquire",), "sync.Mutex.Lock": ("lock",), "sync.WaitGroup.Wait": ("wait",),
+}  # fmt: skip
+_VERBS_OF_KIND = {
+    "sched": ("yield", "stopworld"),
+    "preempt": ("compute", "repeat", "unlock", "release"),  # the last two hand over to who has waited for long
+}
+
+
+class _Slice(NamedTuple):
+    name: str
+    category: str
+    begun_ns: int
+    told: dict[str, object]
 
 
 def sim_chrome(result: SimResult) -> Iterator[bytes]:
     """Trace Event Format, JSON object form: opens in ui.perfetto.dev and chrome://tracing. Times begin with the run."""
-    about = msgspec.to_builtins(msgspec.structs.replace(result, events=()))
+    about = msgspec.to_builtins(result.without_events())
     yield b'{"displayTimeUnit": "ns", "otherData": ' + json.dumps({"ipclab": about}, separators=(",", ":")).encode()
     yield b',\n"traceEvents": ['
     separator = b"\n"
-    for event in _Tracks(result.events, result.procs).all():
+    for event in _Tracks(result).all():
         yield separator + json.dumps(event, separators=(",", ":")).encode()
         separator = b",\n"
     yield b"\n]}\n"
@@ -32,9 +52,10 @@ def sim_chrome(result: SimResult) -> Iterator[bytes]:
 class _Tracks:
     """Open slices by track; a track is (group, M or P)."""
 
-    def __init__(self, events: tuple[SchedEvent, ...], procs: int) -> None:
-        self.events = events
-        self.procs = procs
+    def __init__(self, result: SimResult) -> None:
+        self.events = events = result.events
+        self.job_of = result.job_of
+        self.steps_of = result.steps_of
         self.zero_ns = events[0].time_ns if events else 0
         self.open: dict[tuple[int, int], list[_Slice]] = {}
         self.seen: set[tuple[int, int]] = set()
@@ -57,14 +78,14 @@ class _Tracks:
         kind, at = event.kind, event.time_ns
         if kind == "start":
             yield from self._close_all(track, at)
-            self._begin(track, f"G{event.goid}", at, {"P": event.p})
+            self._begin_g(track, event, {"P": event.p})
         elif kind in _LEAVES:
             why: dict[str, object] = (
                 {"ends": kind} if kind != "block" else {"ends": "block", "reason": _reason(event.arg)}
             )
-            yield from self._close_all(track, at, why)
+            yield from self._close_all(track, at, {**why, "step": self._step(event)})
         elif kind == "syscall enter":
-            self._begin(track, "system call", at, {"known to block": bool(event.arg)})
+            self._begin(track, "system call", at, {"known to block": bool(event.arg), "step": self._step(event)})
         elif kind == "syscall exit" and event.arg == 2:
             yield from self._close_all(track, at, {"ends": "no P: to the global queue"})
         elif kind == "syscall exit":
@@ -95,27 +116,46 @@ class _Tracks:
         self.seen.add(track)
         if kind == "start":
             yield from self._close_all(track, at)
-            self._begin(track, f"G{event.goid}", at, {"M": event.m})
+            self._begin_g(track, event, {"M": event.m})
         elif kind in _LEAVES:
             yield from self._close_all(track, at)
         elif kind == "syscall exit" and event.arg != 2:
             yield from self._close_all(track, at)
-            self._begin(track, f"G{event.goid}", at, {"M": event.m})
+            self._begin_g(track, event, {"M": event.m})
 
     def _begin(self, track: tuple[int, int], name: str, at_ns: int, told: dict[str, object]) -> None:
-        self.open.setdefault(track, []).append((name, at_ns, told))
+        self.open.setdefault(track, []).append(_Slice(name, "M" if track[0] == _MS else "P", at_ns, told))
+
+    def _begin_g(self, track: tuple[int, int], event: SchedEvent, told: dict[str, object]) -> None:
+        job = self.job_of.get(event.goid)
+        name = f"{job} G{event.goid}" if job else f"G{event.goid}"
+        told = {"G": event.goid, "job": job, **told}
+        self.open.setdefault(track, []).append(_Slice(name, "G", event.time_ns, told))
+
+    def _step(self, event: SchedEvent) -> str | None:
+        """The step that the G has come to with this event; None: it may have been more than one."""
+        verbs: tuple[str, ...]
+        if event.kind == "block":
+            verbs = _VERBS_OF_REASON.get(_reason(event.arg), ())
+        elif event.kind == "syscall enter":
+            verbs = ("blocking",) if event.arg else ("block",)
+        else:
+            verbs = _VERBS_OF_KIND.get(event.kind, ())
+        steps = self.steps_of.get(self.job_of.get(event.goid, ""), ())
+        possible = [step for step in steps if step.split(maxsplit=1)[0] in verbs]
+        return possible[0] if len(possible) == 1 else None
 
     def _close(self, track: tuple[int, int], at_ns: int, more: dict[str, object] | None = None) -> dict[str, object]:
-        name, begun_ns, told = self.open[track].pop()
+        closed = self.open[track].pop()
         return {
             "ph": "X",
-            "cat": "G" if name.startswith("G") else "M" if track[0] == _MS else "P",
-            "name": name,
+            "cat": closed.category,
+            "name": closed.name,
             "pid": track[0],
             "tid": track[1],
-            "ts": (begun_ns - self.zero_ns) / 1000,
-            "dur": max(0, at_ns - begun_ns) / 1000,
-            "args": {key: value for key, value in {**told, **(more or {})}.items() if value is not None},
+            "ts": (closed.begun_ns - self.zero_ns) / 1000,
+            "dur": max(0, at_ns - closed.begun_ns) / 1000,
+            "args": {key: value for key, value in {**closed.told, **(more or {})}.items() if value is not None},
         }
 
     def _close_all(
@@ -125,7 +165,7 @@ class _Tracks:
             yield self._close(track, at_ns, more)
 
     def _close_named(self, track: tuple[int, int], name: str, at_ns: int) -> Iterator[dict[str, object]]:
-        if self.open.get(track) and self.open[track][-1][0] == name:
+        if self.open.get(track) and self.open[track][-1].name == name:
             yield self._close(track, at_ns)
 
     def _instant(self, event: SchedEvent) -> dict[str, object]:

@@ -145,12 +145,19 @@ def test_the_trace_has_a_track_for_each_m_and_p(ipclab: Run, tmp_path: Path) -> 
     assert "P0" in tracks.values()
     assert "M1" in tracks.values()
     assert {(one["pid"], one["tid"]) for one in slices} <= tracks.keys()
-    assert {"G1", "G2", "G3"} <= {one["name"] for one in slices if one["pid"] == 2}
-    assert {"G1", "G2", "G3"} <= {one["name"] for one in slices if one["pid"] == 1}
+    assert {"main G1", "ping G2", "pong G3"} == {one["name"] for one in slices if one["pid"] == 2 and one["cat"] == "G"}
+    assert {"main G1", "ping G2", "pong G3"} <= {one["name"] for one in slices if one["pid"] == 1}
+    steps = {(one["args"].get("job"), one["args"].get("reason", one["name"])): one["args"].get("step")
+             for one in slices if one["pid"] == 1 and one["args"].get("ends", "block") == "block"}  # fmt: skip
+    assert steps[None, "system call"] == "block 1ms"
+    waits = {("ping", "chan send"): "send c 2", ("ping", "chan receive"): "recv c",
+             ("pong", "chan send"): "send c 3", ("pong", "chan receive"): "recv c"}  # fmt: skip
+    assert steps.items() & waits.items()
+    assert all(waits.get(key, step) == step for key, step in steps.items())
     assert all(one["dur"] >= 0 and one["ts"] >= 0 for one in slices)
     for track in tracks:  # what runs on one P, or one M, never overlaps
         runs = sorted((one["ts"], one["ts"] + one["dur"]) for one in slices
-                      if (one["pid"], one["tid"]) == track and one["name"].startswith("G"))  # fmt: skip
+                      if (one["pid"], one["tid"]) == track and one["cat"] == "G")  # fmt: skip
         assert all(end <= begin + 0.001 for (_b, end), (begin, _e) in itertools.pairwise(runs)), tracks[track]
     assert trace["otherData"]["ipclab"]["record"] == "gmp-sim"
 
