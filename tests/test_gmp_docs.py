@@ -167,6 +167,16 @@ def go_fields(source: Path, record: str) -> set[str]:
     return names
 
 
+# --- the essay -------------------------------------------------------------------------------------------------------
+FILES = sorted(path.name for path in (CORE / "gmp").glob("*.c"))
+
+
+def test_the_essay_names_every_file() -> None:
+    essay = (CORE / "gmp" / "proc.c").read_text(encoding="utf-8").split("*/")[0]
+    told = set(re.findall(r"\w+\.c\b", essay[essay.index(" * Files: ") :]))
+    assert told == set(FILES) - {"proc.c"}
+
+
 # --- commands --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_of_a_page_can_be_given(page: Path) -> None:

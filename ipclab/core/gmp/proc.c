@@ -4,7 +4,7 @@
  * Vocabulary
  *   G      a goroutine: something to run. Here its whole continuation lies in its record: a program and a place in it.
  *   M      a machine: an operating-system process that runs Gs. (Threads of one process in the sanitizer builds.) It
- *          keeps its record for life, and its record keeps no other.
+ *          keeps its record for life. When it has gone, the next one gets the record, with an id of its own.
  *   P      a processor: the right to run user code, with the resources for it: a run queue, free lists, timers.
  *          gomaxprocs of them exist; an M must hold one to run a G. An M without one is blocked, idle, or about to be.
  *   sched  what belongs to none of them: lists of idle Ms and Ps, the global queue, counts.
@@ -14,7 +14,7 @@
  *   sysmon an M without a P, that takes Ps away from Ms which sit in a system call, and the CPU from Gs that run long.
  *
  *            go, channels, timers
- *                   | ready: runqput                        every 61st round first
+ *                   | ready: runqput                        every 61st slice first
  *                   v                                                |
  *      P 0 [runnext|runq]   P 1 [runnext|runq]   ...  global runq <--+-- preempted, yielding, overflow, no P
  *         ^   |  steal half <------+                    |
@@ -53,9 +53,10 @@
  *   the load may overtake.) The global queue needs none of this, because both look at it with sched.lock held.
  *   needspinning closes the rest: an M that wants to spin finds no P because another one is just about to drop its own
  *   without having spun; the flag makes that one look once more in its place.
- *   The same pair appears for: timers (timer into the heap, then look at pollUntil / pollUntil, then look at the heap),
- *   stop the world (gcwaiting, then look at P.status / P.status = _Psyscall, then look at gcwaiting), the gate below
- *   (gate, then look at M.where / M.where, then look at the gate). test_gmp_runq has a test for each.
+ *   The same pair appears for: timers (minWhen, then look at lastpoll: 0, the poller is woken, else one more M, which
+ *   looks at minWhen / lastpoll = 0, then look at minWhen, as that M), stop the world (gcwaiting, then look at P.status /
+ *   P.status = _Psyscall, then look at gcwaiting), semaphores (the count, then look at nwait / nwait, then look at the
+ *   count), the gate below (gate, then look at M.where / M.where, then look at the gate). test_gmp_runq has them all.
  *
  * Memory ordering. A G's plain fields belong to the M that holds the G: the one it runs on, or the one that has it in
  * hand. They pass on with it: through the tail of a ring (release) and its CAS (acquire), through sched.lock, through
@@ -64,7 +65,7 @@
  * The gate. An M is *outside* the runtime while it runs a G's own code, is in a system call of the G, or sleeps on its
  * note; then it holds no lock, has no G in hand, and its records say all there is to say. It goes in and out by
  * enterRuntime and leaveRuntime. To repair, the template closes the gate and waits until every live M is outside; none
- * can come in. Ms that go from round to round without leaving pass the gate in schedule(). An observer who wants to see
+ * can come in. Ms that go from round to round without leaving pass the gate in findRunnable. An observer who wants to see
  * everything at one moment has the template do the same for him: observe.c has that protocol and its invariant.
  *
  * Death. An M can vanish between any two instructions. The words are chosen so that the truth can be found:
@@ -85,16 +86,17 @@
  *     holding a P, handing it on, taking it              a P nobody has            idle, or started if it has work
  *     spinning, or having counted itself so              nmspinning too high       counted anew
  *     taking an M off the idle list                      parked, on no list        woken with its P, or put back
- *     asking for a new M                                 allocated, not listed     born with its P, or its record freed
+ *     asking for a new M                                 a record, no process      listed: born with its P; else spare
  *     stopping the world                                 gcwaiting, no stopper     the world is started in its name
- *   Its P's queue stays as it is. Nothing but the G it ran is lost.
+ *   Its P's queue stays as it is. Nothing is lost but the G it ran, and one that was locked to it.
  *
  * Stopped at any instruction. Two things stop a G in the middle of its own code: SIGURG, which its M follows (preempt.c),
  * and whoever stops the process itself - SIGSTOP, a debugger, a page that does not come (stopped.c). The invariant: *an M
  * executes its G's code only while its record and its P's name each other.*
  *   - SIGURG is followed where M.where is M_USER, M.locks 0 and a P there: the handler parks the G on the M's own stack,
  *     locked to it, as runnable on the global queue, and sleeps until somebody brings a P. Anywhere else it is noted, and
- *     followed where that ends (leaveRuntime to user code, releasem). So no lock is ever held by a parked G.
+ *     followed where that ends (enterUser, releasem) or where the code looks by itself (compute). So no lock is ever held
+ *     by a parked G.
  *   - Who waits for an M that stands still may take its P, as if it were in a system call. Between looking and taking
  *     the M may be continued, so: mark M.where (M_USER -> M_ROBBED, by CAS, sched.lock held), send SIGURG, look again
  *     that it stands still, then take. An M that goes on meets the handler first, and in it enterRuntime, whose exchange
@@ -104,10 +106,11 @@
  *     P is one that nobody has, the G in a system call (rebuild.c, mendRobbed; robbed, if the M comes first).
  *   An M that is stopped inside the runtime cannot be helped: it is waited for, and named after a second (gmp_stalled).
  *
- * Files: runq.c gfree.c (where Gs wait), m.c newm.c (Ms and Ps), find.c (findRunnable), stw.c, syscall.c, sysmon.c, time.c,
- * preempt.c, stopped.c (Ms that do not answer), chan.c, select.c, sema.c, script.c and script_check.c (what Gs do),
- * template.c, repair.c and lend.c (birth and death of Ms), deadlock.c, tally.c, checked.c (what tests assert all the
- * time), events.c, schedtrace.c, observe.c, cpus.c, gmp.c (the segment; what a caller sees).
+ * Files: runtime2.h (the records), runq.c gfree.c (where Gs wait), m.c newm.c (Ms and Ps), find.c (findRunnable), stw.c,
+ * syscall.c, sysmon.c, time.c, preempt.c, stopped.c (Ms that do not answer), chan.c, select.c, sema.c, script.c and
+ * script_check.c (what Gs do), template.c, repair.c, rebuild.c, wake.c and lend.c (birth and death of Ms), lock_futex.c,
+ * deadlock.c, tally.c, events.c, schedtrace.c, observe.c, cpus.c, gmp.c (the segment; what a caller sees); for tests:
+ * checked.c (asserted all the time), invariant.c (asserted after a repair), point.c (where an M is killed).
  */
 #define _GNU_SOURCE
 #include "proc.h"
