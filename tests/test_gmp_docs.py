@@ -100,6 +100,26 @@ def test_what_the_table_says_to_be_here_is_here(record: str) -> None:
             assert field in fields_of(owner or record), f"docs/gmp-fields.md, {record}: {name} is not in the sources"
 
 
+def named_here(section: str, record: str | None = None) -> set[str]:
+    """The fields of `record` that the column "here" of a section has; in "Smaller records" it is named first."""
+    found = [spans(here) for _go, here, *_ in rows(sections(FIELDS)[section])]
+    if record is not None:
+        found = [names[1:] for names in found if names[:1] == [record]]
+    return {name for names in found for name in names}
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_every_field_that_is_here_is_in_the_table(record: str) -> None:
+    elsewhere = {name for section in sections(FIELDS) for name in named_here(section) if name.startswith(f"{record}.")}
+    here = {name for name in named_here(record) if "." not in name} | {name.partition(".")[2] for name in elsewhere}
+    assert fields_of(record) - here == set()
+
+
+@pytest.mark.parametrize("record", ["sudog", "hchan", "timers", "sysmontick", "gQueue", "sema"])
+def test_every_field_of_a_smaller_record_is_in_the_table(record: str) -> None:
+    assert fields_of(record) - named_here("Smaller records", record) - {"unused"} == set()
+
+
 #: Not in a snapshot: where things lie, what only tests and repair use, and what is shown in another form.
 NOT_IN_A_SNAPSHOT = {
     "schedt": {
@@ -143,15 +163,30 @@ def test_other_names_are_in_the_sources(section: str) -> None:
 
 @pytest.mark.parametrize("record", RECORDS)
 def test_every_field_of_go_is_in_the_table(record: str) -> None:
-    """Against Go's own source, where one of the version that the page is about is at hand (`tox -e go`)."""
+    """Against Go's own source."""
+    named = {name for theirs, *_ in rows(sections(FIELDS)[record]) for name in spans(theirs)}
+    assert go_fields(go_root() / "src" / "runtime" / "runtime2.go", record) == named
+
+
+@pytest.mark.parametrize("section", ["Variables", "States", "Functions"])
+def test_every_name_of_gos_is_gos(section: str) -> None:
+    source = "\n".join(path.read_text("utf-8") for path in sorted((go_root() / "src" / "runtime").glob("*.go")))
+    source += (go_root() / "src" / "internal" / "sync" / "mutex.go").read_text("utf-8")
+    for theirs, *_ in rows(sections(FIELDS)[section]):
+        for name in spans(theirs):
+            declared = rf"^func (?:\([^)]*\) )?{name}\(|^(?:var |\t)(?:\w+, )*{name}\b"
+            assert re.search(declared, source, re.MULTILINE), f"docs/gmp-fields.md, {section}: Go has no {name}"
+
+
+def go_root() -> Path:
+    """Of a Go of the version that the page is about, where there is one (`tox -e go`)."""
     go = programs.find("go")
     if go is None:
         pytest.skip("no Go here")
     version, root = subprocess.check_output([go, "env", "GOVERSION", "GOROOT"], text=True, timeout=60).split()
     if not version.startswith(GO_VERSION):
         pytest.skip(f"the page is about {GO_VERSION}, this is {version}")
-    named = {name for theirs, *_ in rows(sections(FIELDS)[record]) for name in spans(theirs)}
-    assert go_fields(Path(root) / "src" / "runtime" / "runtime2.go", record) == named
+    return Path(root)
 
 
 def go_fields(source: Path, record: str) -> set[str]:
