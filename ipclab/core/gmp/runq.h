@@ -8,7 +8,7 @@
  *             full: half of it and the new one, 129 Gs, go to the global queue in one splice, under sched.lock
  *
  * Orders that matter
- *   put    slot, then tail (release): who sees the new tail sees the slot.
+ *   put    slot, then tail (release; runqput: seq_cst, see proc.c): who sees the new tail sees the slot.
  *   take   copy the slots, then head by CAS (release): after it the owner may overwrite them, and a copy that was
  *          overwritten under the reader's hands is one whose CAS fails.
  *   empty  head, tail and runnext do not change together: runnext may be kicked into the ring between two looks, and
