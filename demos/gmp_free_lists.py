@@ -3,7 +3,7 @@
     python demos/gmp_free_lists.py        (or: ipclab demo gmp-free-lists)
 
 Look at: the number of records (allglen), which grows only when both lists are empty; and the two lists. Each P keeps
-dead Gs of its own, so that `go` and the end of a G need no lock. With 64 it moves half of them to the list of sched,
+dead Gs of its own, so that `go` and the end of a G need no lock. With 64 it keeps 31 and gives the others to sched,
 from where another P takes up to 32 at once. The goid is new each time: it is the record that is used again.
 Go: gfput, gfget in proc.go. The core's: ipclab/core/gmp/gfree.c
 """
@@ -50,7 +50,7 @@ def many(stage: Stage) -> None:
     stage.scene(f"{MANY} Gs end, with one P")
     seen = after(stage, born_and_dead(f"spawn child {MANY}"), MANY)
     p, sched = lists(stage, seen)
-    stage.check(p < 64 and sched > 0, "with 64 the P moved its list down to 32: the others lie in the scheduler's")
+    stage.check(p < 64 and sched > 0, "with 64 the P kept 31: the others lie in the scheduler's list")
     stage.check(p + sched >= MANY, "together they are all that ended")
 
 

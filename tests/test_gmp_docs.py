@@ -212,6 +212,20 @@ def test_the_essay_names_every_file() -> None:
     assert told == set(FILES) - {"proc.c"}
 
 
+@pytest.mark.parametrize(("page", "section"), [(LANGUAGES[0], "Read it"), (LANGUAGES[1], "读源码")])
+def test_the_page_says_where_everything_is(page: Path, section: str) -> None:
+    told = {name for _go, here, *_ in rows(sections(page)[section]) for name in spans(here)}
+    assert {name for name in told if name.endswith(".c")} == set(FILES)
+
+
+@pytest.mark.parametrize("page", LANGUAGES, ids=lambda page: page.name)
+def test_a_check_that_a_page_quotes_is_on_that_line(page: Path) -> None:
+    quoted = re.findall(r"`(\w+\.c):(\d+): ([^`]+)`", page.read_text(encoding="utf-8"))
+    assert quoted
+    for name, line, text in quoted:
+        assert f'"{text}"' in (CORE / "gmp" / name).read_text(encoding="utf-8").splitlines()[int(line) - 1]
+
+
 # --- commands --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_of_a_page_can_be_given(page: Path) -> None:
@@ -270,6 +284,29 @@ def test_demos_of_a_page_exist(page: Path) -> None:
 
 def test_both_languages_show_the_same_demos() -> None:
     assert demos(LANGUAGES[0]) == demos(LANGUAGES[1])
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", LANGUAGES, ids=lambda page: page.name)
+def test_every_section_ends_in_one_command_and_its_output(page: Path) -> None:
+    for title, text in sections(page).items():
+        assert text.endswith("\n```\n\n" if title != list(sections(page))[-1] else "\n```\n"), f"{page.name}: {title}"
+        shown = [block for block in blocks(text) if block.startswith("$ ")]
+        assert len(shown) == 1, f"{page.name}: {title}"
+        assert shown[0] == blocks(text)[-1], f"{page.name}: {title}"
+        assert len(shown[0].splitlines()) > 1, f"{page.name}: {title}: no output"
+
+
+def test_both_languages_have_the_same_sections() -> None:
+    english, chinese = (list(sections(page).values()) for page in LANGUAGES)
+    assert len(english) == len(chinese)
+    for one, other in zip(english, chinese, strict=True):
+        assert blocks(one) == blocks(other)
+        assert len(list(rows(one))) == len(list(rows(other)))
+        assert len(re.findall(r"^    ", one, re.MULTILINE)) == len(re.findall(r"^    ", other, re.MULTILINE))
 
 
 def links(page: Path) -> set[str]:
