@@ -16,13 +16,16 @@ import click
 import pytest
 
 from ipclab.cli.group import group
+from ipclab.gmp import compile as compile_
+from ipclab.gmp.workload import Block, Job, Workload
 from ipclab.machine import programs
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "ipclab" / "core"
 FIELDS = ROOT / "docs" / "gmp-fields.md"
 LANGUAGES = (ROOT / "docs" / "gmp.md", ROOT / "docs" / "gmp.zh-CN.md")
-PAGES = (*LANGUAGES, FIELDS, ROOT / "docs" / "gmp-sim.md")
+SIM = (ROOT / "docs" / "gmp-sim.md", ROOT / "docs" / "gmp-sim.zh-CN.md")
+PAGES = (*LANGUAGES, FIELDS, *SIM)
 RECORDS = ("g", "m", "p", "schedt")
 GO_VERSION = "go1.25"
 
@@ -86,7 +89,7 @@ def commands(page: Path) -> list[str]:
         for line in block.splitlines():
             if language == "sh":
                 found.append(line)
-            elif language == "text" and line.startswith("$ "):
+            elif language in ("text", "console") and line.startswith("$ "):
                 found.append(line[2:])
     return [line for line in found if line.split("#")[0].strip()]
 
@@ -300,13 +303,24 @@ def test_every_section_ends_in_one_command_and_its_output(page: Path) -> None:
         assert len(shown[0].splitlines()) > 1, f"{page.name}: {title}: no output"
 
 
-def test_both_languages_have_the_same_sections() -> None:
-    english, chinese = (list(sections(page).values()) for page in LANGUAGES)
+@pytest.mark.parametrize("pages", [LANGUAGES, SIM], ids=lambda pages: pages[0].name)
+def test_both_languages_have_the_same_sections(pages: tuple[Path, Path]) -> None:
+    english, chinese = (list(sections(page).values()) for page in pages)
     assert len(english) == len(chinese)
     for one, other in zip(english, chinese, strict=True):
         assert blocks(one) == blocks(other)
         assert len(list(rows(one))) == len(list(rows(other)))
         assert len(re.findall(r"^    ", one, re.MULTILINE)) == len(re.findall(r"^    ", other, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", SIM, ids=lambda page: page.name)
+def test_the_page_has_every_step_and_every_field_of_a_workload(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    steps = {span.split()[0] for go, *_ in rows(text) for span in spans(go)}
+    assert set(compile_._VERBS) <= steps
+    for record in (Workload, Job, Block):
+        for field in record.__struct_encode_fields__:
+            assert re.search(rf"\b{field}\b", text), f"{page.name}: {record.__name__}.{field}"
 
 
 def links(page: Path) -> set[str]:
