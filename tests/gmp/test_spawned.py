@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
+import msgspec
 import pytest
 
 from ipclab import gmp
 from ipclab.gmp import Block, Job, Workload
 from ipclab.gmp.compile import Program, compile_workload
 from ipclab.gmp.spawned import jobs_of
-from ipclab.records import SchedEvent
+from ipclab.records import SchedEvent, SimResult
+from ipclab.views.gmp_export import sim_chrome
 
 LONG_S = 120.0
 #: main makes two jobs in turn; one of them makes others, in loops with and without a spawn in them, and ends early.
@@ -67,10 +70,28 @@ def test_what_is_missing_at_the_top_leaves_those_below_unnamed() -> None:
     assert jobs_of(one, [create(5, 2), create(6, 2)], whole=False) == {1: "main"}
 
 
+def test_a_slice_is_named_as_far_as_its_job_is_known() -> None:
+    work = Workload(
+        channels={"c": 0}, jobs=[Job("a", ["send c", "sleep 1ms"]), Job("b", ["recv c", "sleep 1ms", "sleep 2ms"])]
+    )
+    result = gmp.run(work, procs=1, events=True, timeout_s=LONG_S)
+
+    def told(of: SimResult) -> dict[str, set[str | None]]:
+        slices = [one for one in json.loads(b"".join(sim_chrome(of)))["traceEvents"] if one.get("cat") == "G"]
+        ends = [(one["name"], one["args"]) for one in slices if one["pid"] == 1 and one["args"]["ends"] != "end"]
+        return {name: {args.get("step") for other, args in ends if other == name} for name, _args in ends}
+
+    named, unnamed = told(result), told(msgspec.structs.replace(result, job_of={}, steps_of={}))
+    assert named["a G2"] <= {"send c", "sleep 1ms"}
+    assert named["b G3"] <= {"recv c", None}  # which of its two sleeps, the events do not say
+    assert unnamed == {"G2": {None}, "G3": {None}}
+
+
 def test_events_that_somebody_took_while_it_ran_are_missed() -> None:
-    work = Workload([Job("a", ["compute 1us"], count=2), Job("b", ["compute 1us"], count=2, at="20ms")])
+    work = Workload([Job("a", ["compute 1us"], count=2), Job("b", ["compute 1us"], count=2, at="300ms")])
     with gmp.Simulation(work, events=True) as sim:
-        while sum(event.kind == "create" for event in sim.read_events()) < 2:
-            pass
+        taken = 0
+        while taken < 2:
+            taken += sum(event.kind == "create" for event in sim.read_events())
         assert sim.wait(LONG_S)
         assert sim.result().job_of == {1: "main"}
