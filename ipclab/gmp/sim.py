@@ -39,13 +39,14 @@ from typing import Self, TypedDict, Unpack
 from ipclab import _core
 from ipclab.errors import IpclabError, UsageError, from_os_error
 from ipclab.gmp.compile import compile_workload
+from ipclab.gmp.counted import job_results, totals_of
 from ipclab.gmp.eventlog import EventLog
 from ipclab.gmp.outcome import message_of, outcome_of, waiting_gs
 from ipclab.gmp.script import Op
 from ipclab.gmp.spawned import jobs_of
 from ipclab.gmp.state import GS_MOST, observed
 from ipclab.gmp.workload import Workload
-from ipclab.records.gmp import JobResult, ModelName, SchedEvent, SchedSnapshot, SimResult, SimTotals
+from ipclab.records.gmp import ModelName, SchedEvent, SchedSnapshot, SimResult
 
 MODELS: dict[ModelName, int] = {"m:n": 0, "n:1": 1, "1:1": 2}
 #: Processes a 1:1 run may make; M ids are not used again.
@@ -360,11 +361,7 @@ class Simulation:
             self._log.kept.sort(key=lambda event: event.time_ns)
         fields = sched.sched_fields()
         start_ns = fields["starttime"]
-        ns_per_tick = _ns_per_tick(sched)
-        programs: dict[str, list[int]] = {}
-        for number, program in enumerate(plan.programs):
-            programs.setdefault(program.job, []).append(number)
-        jobs = [_job_result(sched, name, its, ns_per_tick) for name, its in programs.items()]
+        jobs = job_results(sched, plan)
         lasts = [job.finished_ns for job in jobs if job.finished_ns is not None]
         duration_ns = max(lasts) if reason == 1 and lasts else ended_ns - start_ns
         kept = self._log.kept if self._log else []
@@ -380,34 +377,13 @@ class Simulation:
             started_ns=start_ns,
             duration_ns=duration_ns,
             jobs=tuple(job for job in jobs if job.name != "main" or job.lost),
-            totals=self._totals(fields),
+            totals=totals_of(sched, fields, list(self._records_of_ms()), self._log.lost if self._log else 0),
             lost_goids=tuple(sched.lost()[1]),
             waiting=waiting,
             waiting_total=argument if waiting else 0,
             events=tuple(kept),
             job_of=jobs_of(plan.programs, kept, whole) if kept else {},
             steps_of={one.job: tuple(dict.fromkeys(one.texts)) for one in plan.programs} if kept else {},
-        )
-
-    def _totals(self, fields: dict[str, int]) -> SimTotals:
-        sched = self._sched
-        ms = list(self._records_of_ms())
-        user_ns, system_ns, voluntary, involuntary = sched.usage()
-        return SimTotals(
-            context_switches=sum(m["switches"] for m in ms),
-            steals=sum(m["steals"] for m in ms),
-            handoffs=sum(m["handoffs"] for m in ms),
-            preemptions=fields["preempts"],
-            retakes=fields["retakes"],
-            ms_made=fields["mnext"] - sum(m["procid"] == 0 for m in ms),
-            cpu_user_ns=user_ns,
-            cpu_system_ns=system_ns,
-            kernel_switches_voluntary=voluntary,
-            kernel_switches_involuntary=involuntary,
-            deaths=fields["deaths"],
-            repairs=fields["repairs"],
-            longest_repair_ns=fields["longestns"],
-            events_lost=self._log.lost if self._log else 0,
         )
 
 
@@ -421,32 +397,3 @@ def _slots_for(ms: int) -> int:
     while slots > 256 and slots * _EVENT_BYTES * ms > _RINGS_BYTES:
         slots //= 2
     return slots
-
-
-def _ns_per_tick(sched: _core.Sched) -> float:
-    start_ticks, start_ns, ticks, ns = sched.clock()
-    return (ns - start_ns) / max(1, ticks - start_ticks)
-
-
-def _job_result(sched: _core.Sched, name: str, programs: list[int], ns_per_tick: float) -> JobResult:
-    tallies = [sched.tally(number) for number in programs]
-    spawned, done, lost, received, turnaround, response, waiting = (
-        sum(tally[field] for tally in tallies) for field in range(7)
-    )
-    last = max(tally[7] for tally in tallies)
-    start_ticks = sched.clock()[0]
-
-    def mean(ticks: int) -> float | None:
-        return ticks * ns_per_tick / done if done else None
-
-    return JobResult(
-        name=name,
-        spawned=spawned,
-        done=done,
-        lost=lost,
-        turnaround_ns=mean(turnaround),
-        response_ns=mean(response),
-        waiting_ns=mean(waiting),
-        finished_ns=round((last - start_ticks) * ns_per_tick) if done else None,
-        received=received - (1 << 64) if received >= 1 << 63 else received,
-    )
