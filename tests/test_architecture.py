@@ -50,6 +50,8 @@ LONG_FILES: dict[str, str] = {
     "ipclab/_core.c": "the binding: one short function per call of the core, and their table; none knows another",
     "ipclab/_core_bench.c": "the binding of the bench's half of the core, in the same form",
     "ipclab/_core_gmp.c": "the binding of the scheduler, in the same form",
+    "ipclab/core/gmp/runtime2.h": "the records of the scheduler, each beside the others it refers to, as Go has them",
+    "ipclab/core/gmp/script.c": "what a script can do: one short function per step, and the switch over them",
 }
 #: Longest demo, in lines: it is read whole, by a newcomer. (Under 150.)
 LONGEST_DEMO = 149

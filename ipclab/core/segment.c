@@ -192,6 +192,13 @@ int segment_commit(const struct segment *segment, size_t offset, size_t bytes)
 	return allocate(segment->fd, from, round_to_pages(offset + bytes) - from);
 }
 
+int segment_discard(const struct segment *segment, size_t offset, size_t bytes)
+{
+	int rc = fallocate(segment->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes);
+
+	return rc < 0 ? -errno : 0;
+}
+
 static int check(const struct segment_header *header, ssize_t got, uint32_t kind, off_t size)
 {
 	if (got < (ssize_t)sizeof *header || header->magic != SEGMENT_MAGIC)

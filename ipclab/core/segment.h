@@ -57,6 +57,8 @@ int segment_reserve(struct segment *segment, uint32_t kind, size_t header_bytes,
 		    size_t first_bytes);
 /* Gives memory to a part of a reserved segment, rounded outward to pages. 0, -ENOSPC. May be called twice for a part. */
 int segment_commit(const struct segment *segment, size_t offset, size_t bytes);
+/* Gives the memory of a part back; it reads as zeros, and must be committed again before it is written. Pages. */
+int segment_discard(const struct segment *segment, size_t offset, size_t bytes);
 /*
  * Maps what another process created. The fd is duplicated (close-on-exec); the caller keeps its own.
  * -EBADMSG not a segment, -EPROTO another version, -EPROTOTYPE another kind, -ENODATA shorter than its header says.

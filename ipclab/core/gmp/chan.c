@@ -240,6 +240,7 @@ enum waited chanrecvResume(struct gmp *rt, uint32_t g, uint64_t *value)
 	struct sudog *s = &G(rt, g)->sg;
 
 	*value = load_relaxed(&s->elem);
+	store_relaxed(&s->elem, 0); /* it has been taken out; no point: the owner's alone */
 	return load_relaxed(&s->success) ? WAIT_DONE : WAIT_CLOSED;
 }
 

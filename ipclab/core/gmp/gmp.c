@@ -13,6 +13,7 @@
 #include "template.h"
 
 #define PAGE 4096u
+#define HEAP_MOST (UINT64_C(1) << 37) /* blocks are named by 31 bits */
 #define WAIT_LOOK_NS INT64_C(50000000)
 
 static uint32_t otherwise(uint32_t value, uint32_t instead)
@@ -42,6 +43,7 @@ static uint64_t layOut(struct schedt *s, const struct gmp_config *config, uint64
 	s->maxsudog = s->maxg < 1u << 22 ? s->maxg : 1u << 22;
 	s->maxmcount = otherwise(config->maxm, 1024);
 	s->eventslots = config->eventslots;
+	s->maxspans = (uint32_t)(config->heapbytes / SPAN_BYTES);
 	s->mareabytes = s->maxprograms * sizeof(struct tally) + s->eventslots * sizeof(struct event);
 	s->mareabytes = (s->mareabytes + PAGE - 1) / PAGE * PAGE;
 	s->off_programs = place(&end, s->maxprograms * sizeof(struct program));
@@ -51,11 +53,13 @@ static uint64_t layOut(struct schedt *s, const struct gmp_config *config, uint64
 	s->off_p = place(&end, GMP_MAXPROCS * sizeof(struct p));
 	s->off_m = place(&end, (s->maxmcount + 1) * sizeof(struct m));
 	s->off_words = place(&end, s->maxwords * sizeof(uint64_t));
+	s->off_spans = place(&end, s->maxspans * sizeof(uint32_t));
 	s->off_marea = place(&end, s->mareabytes); /* the caller's; the Ms' are committed by allocm */
 	first = end;
 	end += (uint64_t)s->maxmcount * s->mareabytes;
 	s->off_g = place(&end, ((uint64_t)s->maxg + 1) * sizeof(struct g));
 	s->off_sudog = place(&end, ((uint64_t)s->maxsudog + 1) * sizeof(struct sudog));
+	s->off_heap = place(&end, (uint64_t)s->maxspans * SPAN_BYTES);
 	*total = end;
 	return first;
 }
@@ -118,6 +122,7 @@ int gmp_create(struct gmp *rt, const struct gmp_config *config)
 	memset(rt, 0, sizeof *rt);
 	rt->segment.fd = -1;
 	if (config->procs > GMP_MAXPROCS || config->model > GMP_1_TO_1 || config->maxg > 1u << 28 ||
+	    config->heapbytes > HEAP_MOST ||
 	    (config->eventslots & (config->eventslots - 1)) || (!config->threads && !config->hooks.fork))
 		return -EINVAL;
 	memset(&plan, 0, sizeof plan);
@@ -150,12 +155,14 @@ static bool laidOutAsHere(const struct schedt *s, size_t bytes)
 	memset(&plan, 0, sizeof plan);
 	config = (struct gmp_config){.maxg = s->maxg, .maxm = s->maxmcount, .programs = s->maxprograms,
 				     .steps = s->maxsteps, .chans = s->maxchans, .semas = s->maxsemas,
-				     .words = s->maxwords, .eventslots = s->eventslots};
+				     .words = s->maxwords, .eventslots = s->eventslots,
+				     .heapbytes = (uint64_t)s->maxspans * SPAN_BYTES};
 	(void)layOut(&plan, &config, &total);
 	return total <= bytes && plan.off_programs == s->off_programs && plan.off_g == s->off_g &&
 	       plan.off_p == s->off_p && plan.off_m == s->off_m && plan.off_chans == s->off_chans &&
 	       plan.off_semas == s->off_semas && plan.off_words == s->off_words && plan.off_marea == s->off_marea &&
-	       plan.off_sudog == s->off_sudog && plan.off_steps == s->off_steps && plan.mareabytes == s->mareabytes &&
+	       plan.off_sudog == s->off_sudog && plan.off_steps == s->off_steps &&
+	       plan.off_spans == s->off_spans && plan.off_heap == s->off_heap && plan.mareabytes == s->mareabytes &&
 	       plan.maxsudog == s->maxsudog && s->nprograms <= s->maxprograms && s->nchans <= s->maxchans &&
 	       s->nsemas <= s->maxsemas;
 }

@@ -32,6 +32,7 @@ struct gmp_config {
 	uint32_t model;      /* enum gmp_model */
 	uint32_t maxg, maxm; /* 0: 16 million Gs, 1024 Ms; address space only */
 	uint32_t programs, steps, chans, semas, words; /* how many there may be; 0: 64, 4096, 1024, 1024, 65536 */
+	uint64_t heapbytes;  /* for blocks, mheap.h: address space only; 0: none */
 	uint32_t eventslots; /* per M, a power of two; 0: no events are written */
 	uint32_t threads;    /* Ms are threads of this process: for the sanitizers */
 	uint32_t tracking;   /* keep the Gs' times */

@@ -8,6 +8,7 @@
  * no point: the template alone.
  */
 #define _GNU_SOURCE
+#include "mheap.h"
 #include "proc.h"
 
 #ifdef IPCLAB_POINTS
@@ -212,6 +213,7 @@ const char *brokenInvariant(struct gmp *rt)
 	wrong = wrong ? wrong : sleepersAreRight(rt);
 	wrong = wrong ? wrong : timersAreRight(rt);
 	wrong = wrong ? wrong : freeAreRight(rt);
-	return wrong ? wrong : idleAreRight(rt);
+	wrong = wrong ? wrong : idleAreRight(rt);
+	return wrong ? wrong : heapBroken(rt);
 }
 #endif

@@ -106,11 +106,12 @@
  *     P is one that nobody has, the G in a system call (rebuild.c, mendRobbed; robbed, if the M comes first).
  *   An M that is stopped inside the runtime cannot be helped: it is waited for, and named after a second (gmp_stalled).
  *
- * Files: runtime2.h (the records), runq.c gfree.c (where Gs wait), m.c newm.c (Ms and Ps), find.c (findRunnable), stw.c,
- * syscall.c, sysmon.c, time.c, preempt.c, stopped.c (Ms that do not answer), chan.c, select.c, sema.c, script.c and
- * script_check.c (what Gs do), template.c, repair.c, rebuild.c, wake.c and lend.c (birth and death of Ms), lock_futex.c,
- * deadlock.c, tally.c, events.c, schedtrace.c, observe.c, cpus.c, gmp.c (the segment; what a caller sees); for tests:
- * checked.c (asserted all the time), invariant.c (asserted after a repair), point.c (where an M is killed).
+ * Files: runtime2.h (the records), runq.c gfree.c (where Gs wait), mheap.c mheap_rebuild.c (blocks), m.c newm.c (Ms and
+ * Ps), find.c (findRunnable), stw.c, syscall.c, sysmon.c, time.c, preempt.c, stopped.c (Ms that do not answer), chan.c,
+ * select.c, sema.c, script.c script_check.c parcel.c (what Gs do), template.c, repair.c, rebuild.c, wake.c and lend.c
+ * (birth and death of Ms), lock_futex.c, deadlock.c, tally.c, events.c, schedtrace.c, observe.c, cpus.c, gmp.c (the
+ * segment; what a caller sees); for tests: checked.c (asserted all the time), invariant.c (asserted after a repair),
+ * point.c (where an M is killed).
  */
 #define _GNU_SOURCE
 #include "proc.h"

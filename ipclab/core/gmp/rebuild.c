@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include "checked.h"
 #include "lock_futex.h"
+#include "mheap.h"
 #include "proc.h"
 #include "runq.h"
 #include "template.h"
@@ -379,4 +380,5 @@ void rebuild(struct gmp *rt)
 	rebuildSudogs(rt);
 	rebuildMs(rt);
 	rebuildPs(rt);
+	heapRebuild(rt); /* last: it asks who lives, and who waits with what */
 }

@@ -65,7 +65,8 @@ static bool holds(struct mutex *l, uint32_t tid)
 static void unlockSched(struct gmp *rt, uint32_t tid)
 {
 	struct schedt *s = rt->s;
-	struct mutex *others[] = {&s->allpLock, &s->gFreelock, &s->allglock, &s->sudoglock, &s->newmlock};
+	struct mutex *others[] = {&s->allpLock, &s->gFreelock, &s->allglock, &s->sudoglock,
+				  &s->heaplock, &s->newmlock};
 
 	if (holds(&s->lock, tid))
 		mendRunq(rt);
@@ -73,7 +74,7 @@ static void unlockSched(struct gmp *rt, uint32_t tid)
 		store_relaxed(&s->pidle, 0); /* in procresize: it may list Ps beyond gomaxprocs, which nobody must get */
 	lockrelease(&s->lock, tid);
 	for (uint32_t i = 0; i < sizeof others / sizeof *others; i++)
-		lockrelease(others[i], tid); /* lists that one store changes: they are whole */
+		lockrelease(others[i], tid); /* lists that one store changes; blocks: made anew */
 }
 
 static void unlockDead(struct gmp *rt, uint32_t tid)

@@ -4,7 +4,7 @@
  * Field names are Go's. A reference is an index into one of the tables, never a pointer, because every process maps the
  * segment where it likes; 0 is nil, so table slot 0 of g, m and sudog is not used, and a P is named by its id + 1.
  *
- *     segment   | header, sched | programs | chans, semas | allp[] | allm[] | allgs[] | sudogs[] | words[] | event rings |
+ *     segment   | header, sched | programs | chans, semas | allp[] | allm[] | allgs[] | sudogs[] | words[] | event rings | heap
  *                 fixed           written before the start   fixed    grows -> committed in chunks under allglock   per M
  *
  * Guards, as named beside the fields:
@@ -15,7 +15,7 @@
  * Words that others may read are atomic, also where one writes alone; barrier.h says what the orderings mean.
  *
  * Lock order: a channel's or semaphore's lock (several: by rising index) -> a P's timers.lock -> sched.lock ->
- * allpLock, gFreelock, allglock, sudoglock, newmlock. worldsema comes before all of them.
+ * allpLock, gFreelock, allglock, sudoglock, heaplock, newmlock. worldsema comes before all of them.
  */
 #ifndef IPCLAB_GMP_RUNTIME2_H
 #define IPCLAB_GMP_RUNTIME2_H
@@ -126,6 +126,26 @@ struct g {
 };
 _Static_assert(sizeof(struct g) <= 320, "a million Gs in under 400 bytes each");
 
+/* --- blocks: mheap.h ------------------------------------------------------------------------------------------------ */
+
+#define SPAN_BYTES 65536u
+#define SIZE_CLASSES 18
+#define BLOCK_CALLER UINT32_MAX /* owner: the caller */
+
+struct block {
+	_Atomic uint32_t owner; /* the M's index, BLOCK_CALLER, or 0: published. By who has it */
+	_Atomic uint32_t used;  /* by who has it */
+	_Atomic uint32_t next;  /* guard: that of the list it is on */
+	uint32_t mark;          /* no point: repair */
+	uint64_t bytes;         /* payload, as asked for. no point: by who has it, before anybody else knows of it */
+	uint64_t unused;
+};
+
+struct blocklist {
+	_Atomic uint32_t first; /* by next */
+	_Atomic uint32_t n;
+};
+
 /* --- P ------------------------------------------------------------------------------------------------------------- */
 
 enum p_status { _Pidle = 0, _Prunning = 1, _Psyscall = 2, _Pgcstop = 3, _Pdead = 4 };
@@ -156,6 +176,7 @@ struct p {
 	_Atomic uint64_t goidcache, goidcacheend; /* owner */
 	uint32_t sudogcache;              /* owner; list by next */
 	uint32_t sudogN;
+	struct blocklist mcache[SIZE_CLASSES]; /* owner */
 	uint32_t adrift; /* repair: has work and nobody; to be started. no point: repair */
 	_Alignas(FALSE_SHARING_BYTES) struct sysmontick sysmontick;
 	struct timers timers;
@@ -292,10 +313,10 @@ enum fatal { /* what ends a run */
 struct schedt {
 	struct segment_header header;
 	uint64_t recordbytes; /* const; sizes of g, m and p, so that an attach by another build is refused */
-	uint64_t off_programs, off_steps, off_chans, off_semas, off_p, off_m, off_g, off_sudog, off_words, off_marea;
+	uint64_t off_programs, off_steps, off_chans, off_semas, off_p, off_m, off_g, off_sudog, off_words, off_spans, off_heap, off_marea;
 	uint32_t nprograms, nsteps, nchans, nsemas, nwords; /* const after the start */
 	uint32_t maxprograms, maxsteps, maxchans, maxsemas, maxwords; /* const */
-	uint32_t maxg, maxsudog, maxmcount, eventslots; /* const */
+	uint32_t maxg, maxsudog, maxmcount, eventslots, maxspans; /* const */
 	uint64_t mareabytes; /* const; per M: tallies, then the event ring. Area 0 is the caller's */
 	uint32_t threads;   /* const; 1: Ms are threads of one process */
 	uint32_t model;     /* const; enum gmp_model */
@@ -350,6 +371,9 @@ struct schedt {
 	_Atomic uint32_t sudogfree; /* sudoglock */
 	_Atomic uint64_t goidgen;   /* cas */
 
+	struct mutex heaplock;
+	struct blocklist mcentral[SIZE_CLASSES]; /* heaplock */
+
 	struct mutex newmlock;
 	_Atomic uint32_t newm; /* newmlock; Ms to be born, by schedlink */
 	struct note templatenote; /* way 2 */
@@ -367,7 +391,7 @@ struct schedt {
 	_Atomic uint32_t snapseq;     /* template; odd: all stands still, for the observer of that token: see observe.c */
 	_Atomic int32_t snapfor, snaprefused; /* template; tokens */
 	_Atomic uint32_t snapinside;  /* template; of the refused: the M that does not come out */
-	uint32_t epoch;               /* template; for g.mark */
+	uint32_t epoch, heapepoch;    /* template; for g.mark and block.mark */
 	_Atomic uint64_t preempts;      /* any M; Gs that were made to give way. no point: statistics */
 	_Atomic uint64_t retakes;       /* sysmon. no point: statistics */
 	_Atomic uint64_t parks;         /* any M; Gs stopped in the middle of their code. no point: statistics */

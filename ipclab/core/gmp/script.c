@@ -9,6 +9,7 @@
 #include "events.h"
 #include "gmp.h"
 #include "lock_futex.h"
+#include "parcel.h"
 #include "point.h"
 #include "proc.h"
 
@@ -172,6 +173,35 @@ static enum how doRecv(struct gmp *rt, uint32_t g, const struct step *step)
 	return NEXT;
 }
 
+static enum how doGive(struct gmp *rt, uint32_t g, const struct step *step)
+{
+	int error;
+	uint64_t word = parcelMake(rt, (uint64_t)step->b, &error);
+
+	if (!word) {
+		fatal(rt, FATAL_MEMORY, (uint64_t)-error, "no room for another block");
+		return LEFT;
+	}
+	G(rt, g)->resume = OP_SEND;
+	return sent(rt, g, chansend(rt, g, step->a, word, true));
+}
+
+static enum how took(struct gmp *rt, uint32_t g, uint64_t word)
+{
+	G(rt, g)->acc += word ? parcelOpen(rt, word) : 0; /* 0: closed */
+	return NEXT;
+}
+
+static enum how doTake(struct gmp *rt, uint32_t g, const struct step *step)
+{
+	uint64_t word = 0;
+
+	G(rt, g)->resume = OP_TAKE;
+	if (chanrecv(rt, g, step->a, &word, true) == WAIT_PARKED)
+		return LEFT;
+	return took(rt, g, word);
+}
+
 static void casesOf(const struct step *steps, uint32_t n, struct scase *cases)
 {
 	for (uint32_t i = 0; i < n; i++)
@@ -319,6 +349,10 @@ static enum how perform(struct gmp *rt, uint32_t g, const struct step *step)
 		return doSend(rt, g, step);
 	case OP_RECV:
 		return doRecv(rt, g, step);
+	case OP_GIVE:
+		return doGive(rt, g, step);
+	case OP_TAKE:
+		return doTake(rt, g, step);
 	case OP_CLOSE:
 		return closechan(rt, step->a) ? NEXT : misuse(rt, g, MISUSE_CLOSE_CLOSED, "close of closed channel");
 	case OP_SELECT:
@@ -375,6 +409,10 @@ static enum how resume(struct gmp *rt, uint32_t g, const struct step *steps)
 	case OP_RECV:
 		chanrecvResume(rt, g, &value);
 		gp->acc += value;
+		break;
+	case OP_TAKE:
+		chanrecvResume(rt, g, &value);
+		how = took(rt, g, value);
 		break;
 	case OP_SELECT:
 		while (step->op != OP_SELECT)

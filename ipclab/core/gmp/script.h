@@ -32,6 +32,8 @@ enum op {
 	OP_STOPWORLD,  /* a: Ps from then on, 0 as before; b: ns it stays stopped */
 	OP_CRUNCH,     /* b: rounds of a plain loop that looks at nothing, as foreign code; crunch(b) is added to the sum */
 	OP_USER,       /* a, b: for the caller's own function, hooks.user */
+	OP_GIVE,       /* a: channel; b: bytes: a block of so many goes over it, filled in a way that tells if it is whole */
+	OP_TAKE,       /* a: channel: takes such a block, looks through it, gives it back; its bytes are added to the sum */
 	OP_COUNT
 };
 #define LOOP_COUNTERS 4

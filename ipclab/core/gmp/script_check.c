@@ -24,7 +24,10 @@ static bool stepIsRight(const struct step *steps, uint32_t n, uint32_t at, uint3
 	case OP_SEND:
 	case OP_RECV:
 	case OP_CLOSE:
+	case OP_TAKE:
 		return step->a < chans;
+	case OP_GIVE:
+		return step->a < chans && step->b >= 0;
 	case OP_SELECT:
 		if (step->a < 1 || step->a > SELECT_MOST || step->a >= n - at)
 			return false;

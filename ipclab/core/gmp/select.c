@@ -144,5 +144,6 @@ enum waited selectgoResume(struct gmp *rt, uint32_t g, struct scase *cases, uint
 			releaseSudog(rt, sg);
 	}
 	gp->nwaiting = 0;
+	store_relaxed(&gp->sg.elem, 0); /* it has been taken out; no point: the owner's alone */
 	return how;
 }

@@ -14,6 +14,7 @@
 #include "events.h"
 #include "lock_futex.h"
 #include "point.h"
+#include "mheap.h"
 #include "proc.h"
 #include "runq.h"
 #include "stopped.h"
@@ -217,6 +218,7 @@ static void destroy(struct gmp *rt, struct p *pp, struct p *heir)
 	}
 	timersTake(rt, heir, pp);
 	gfpurge(rt, pp);
+	mcachePurge(rt, pp);
 	pstatus(rt, pp, _Pdead);
 }
 

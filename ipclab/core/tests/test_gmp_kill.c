@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <sys/stat.h>
 
+#include "core/gmp/mheap.h"
 #include "core/gmp/point.h"
 #include "core/gmp/runq.h"
 #include "gmp.h"
@@ -21,7 +22,7 @@ static const char *const points[] = {
 #define PATIENCE_NS (60 * NS_PER_S)
 
 enum { MOTHER, WORKER, SLEEPER, LOCKER, SELECTER, BLOCKER, TIED, STOPPER, PRODUCER, CONSUMER, WAITER, ADDER, CLOSER, BULK,
-       NAPPER, PERMIT, WAVE, LONER, HANDER, CALLER, TURNS, SPAWNER, PROGRAMS };
+       NAPPER, PERMIT, WAVE, LONER, HANDER, CALLER, TURNS, SPAWNER, GIVER, TAKER, PROGRAMS };
 
 /* Workloads. BUSY: both Ps have work all the time. PAIRS: producers and consumers with it. QUIET: little to do, so that Ms
  * sleep, poll and are handed Ps; waves of selects. */
@@ -34,10 +35,11 @@ static void load_up(struct gmp *rt, int64_t rounds, int load)
 	int through = gmp_chan(rt, 4), fast = gmp_chan(rt, 8), mutex = gmp_sema(rt, 0), other = gmp_chan(rt, 0);
 	int over = gmp_chan(rt, 0), wg = gmp_sema(rt, 0), permits = gmp_sema(rt, 2), wg2 = gmp_sema(rt, 0);
 	int w[] = {gmp_chan(rt, 0), gmp_chan(rt, 0), gmp_chan(rt, 0)}, v[] = {gmp_chan(rt, 0), gmp_chan(rt, 0), gmp_chan(rt, 0)};
-	int pairs = load == PAIRS ? 6 : 0;
+	int pairs = load == PAIRS ? 6 : 0, parcels = gmp_chan(rt, 3), hands = gmp_chan(rt, 0), large = gmp_chan(rt, 2);
 	struct step busy[] = {{OP_SPAWN, WORKER, 10}, {OP_SPAWN, SLEEPER, 10}, {OP_SPAWN, LOCKER, 6}, {OP_SPAWN, SELECTER, 6},
 			      {OP_SPAWN, BLOCKER, 4}, {OP_SPAWN, TIED, 2}, {OP_SPAWN, STOPPER, 1}, {OP_SPAWN, PERMIT, 4},
 			      {OP_SPAWN, PRODUCER, pairs}, {OP_SPAWN, CONSUMER, pairs}, {OP_WG_ADD, wg, 7},
+			      {OP_SPAWN, GIVER, pairs / 2}, {OP_SPAWN, TAKER, pairs / 2},
 			      {OP_SPAWN, TURNS, 4}, {OP_SPAWN, WAITER, 4}, {OP_SPAWN, ADDER, 3}, {OP_SPAWN, CLOSER, 1},
 			      {OP_SPAWN, SPAWNER, 4}, {OP_SPAWN, BULK, 300}, {OP_SLEEP, 0, 100000}, {OP_SPAWN, BULK, 100}};
 	struct step quiet[] = {{OP_SPAWN, LONER, 1}, {OP_SPAWN, HANDER, 1}, {OP_SLEEP, 0, 1500000},
@@ -57,6 +59,10 @@ static void load_up(struct gmp *rt, int64_t rounds, int load)
 	struct step stopper[] = {{OP_STOPWORLD, 3, 0}, {OP_SLEEP, 0, 100000}, {OP_STOPWORLD, 4, 0}, {OP_YIELD, 0, 0},
 				 {OP_STOPWORLD, 1, 0}, {OP_SLEEP, 0, 50000}, {OP_STOPWORLD, 2, 0}, {OP_LOOP, 0, rounds}};
 	struct step producer[] = {{OP_SEND, through, 1}, {OP_LOOP, 0, 4 * rounds}};
+	struct step giver[] = {{OP_GIVE, hands, 40}, {OP_GIVE, parcels, 20}, {OP_GIVE, parcels, 5000}, {OP_LOOP, 0, 4 * rounds},
+			       {OP_GIVE, large, 200000}, {OP_LOOP, 4, 3}};
+	struct step taker[] = {{OP_TAKE, hands, 0}, {OP_TAKE, parcels, 0}, {OP_TAKE, parcels, 0}, {OP_LOOP, 0, 4 * rounds},
+			       {OP_TAKE, large, 0}, {OP_LOOP, 4, 3}};
 	struct step consumer[] = {{OP_SELECT, 2, 0}, {OP_RECV, through, 0}, {OP_RECV, other, 0}, {OP_LOOP, 0, 4 * rounds}};
 	struct step waiter[] = {{OP_WG_WAIT, wg, 0}, {OP_RECV, over, 0}, {OP_RECV, over, 0}};
 	struct step adder[] = {{OP_YIELD, 0, 0}, {OP_SLEEP, 0, 50000}, {OP_WG_ADD, wg, -1}};
@@ -100,6 +106,8 @@ static void load_up(struct gmp *rt, int64_t rounds, int load)
 	ADD(caller);
 	ADD(turns);
 	ADD(spawner);
+	ADD(giver);
+	ADD(taker);
 #undef ADD
 }
 
@@ -147,7 +155,7 @@ static void check_books(struct gmp *rt, uint64_t kills)
 				(unsigned long long)tally.spawned, (unsigned long long)tally.done, (unsigned long long)its,
 				(unsigned long long)alive[i]);
 		CHECK_EQ(tally.spawned, tally.done + its + alive[i]);
-		if (i == PRODUCER || i == CONSUMER)
+		if (i == PRODUCER || i == CONSUMER || (lost_any && (i == GIVER || i == TAKER)))
 			continue;
 		if (lost_any && (i == WAITER || i == TURNS || i == WAVE || i == PERMIT))
 			continue; /* whom they wait for may be lost */
@@ -157,6 +165,19 @@ static void check_books(struct gmp *rt, uint64_t kills)
 	}
 	CHECK_EQ(lost, load_relaxed(&rt->s->lostgs));
 	CHECK(lost <= 2 * kills); /* its own, and the one that was locked to it */
+}
+
+/* If every death was repaired: each block is on a list, in a channel or a sleeper's hand. */
+static void check_blocks(struct gmp *rt, uint64_t deaths)
+{
+	const char *broken = heapBroken(rt);
+
+	if (load_relaxed(&rt->s->deaths) != deaths)
+		return;
+	if (broken)
+		fprintf(stderr, "%s\n", broken);
+	CHECK(!broken);
+	CHECK_EQ(heapLost(rt), 0);
 }
 
 static int by_value(const void *a, const void *b)
@@ -258,7 +279,7 @@ static int random_kills(void)
 		int here = 0;
 
 		make(&rt, (struct gmp_config){.procs = 2 + round % 3, .maxg = 10000, .randomize = round % 2, .seed = round,
-					      .eventslots = 256});
+					      .eventslots = 256, .heapbytes = 64 << 20});
 		load_up(&rt, 60, round % 8 == 7 ? QUIET : round % 4 == 3 ? PAIRS : BUSY);
 		start(&rt, MOTHER);
 		while (!load_seq_cst(&rt.s->fatal) && here < 40) {
@@ -273,6 +294,7 @@ static int random_kills(void)
 		}
 		run_to_the_end(&rt);
 		check_books(&rt, here);
+		check_blocks(&rt, here);
 		killed += here;
 		deaths += load_relaxed(&rt.s->deaths);
 		repairs += load_relaxed(&rt.s->repairs);
@@ -441,7 +463,8 @@ static bool strike(const char *name, int signo, uint64_t seed, uint32_t countdow
 	uint64_t kills;
 	bool struck;
 
-	make(&rt, (struct gmp_config){.procs = 2, .maxg = 10000, .randomize = seed % 2, .seed = seed, .eventslots = 4096});
+	make(&rt, (struct gmp_config){.procs = 2, .maxg = 10000, .randomize = seed % 2, .seed = seed, .eventslots = 4096,
+				  .heapbytes = 64 << 20});
 	load_up(&rt, 3, way->load);
 	store_seq_cst(&rt.s->killcountdown, (int32_t)countdown);
 	store_seq_cst(&rt.s->killsignal, signo);
@@ -455,6 +478,7 @@ static bool strike(const char *name, int signo, uint64_t seed, uint32_t countdow
 	run_to_the_end(&rt);
 	struck = !load_seq_cst(&rt.s->killpoint);
 	check_books(&rt, kills + (signo == SIGKILL && struck));
+	check_blocks(&rt, kills + (signo == SIGKILL && struck));
 	check_goids(&rt);
 	if (signo == SIGKILL && !way->nosysmon) /* whom we stop inside is waited for until we let him go */
 		add_times(&rt);
