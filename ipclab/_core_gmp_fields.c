@@ -75,12 +75,12 @@ static const struct field g_table[] = {
 };
 
 static const struct field chan_table[] = {
-	KEY(struct hchan, lock), U(struct hchan, dataqsiz), U(struct hchan, closed), U(struct hchan, sendx),
+	KEY(struct hchan, lock), U(struct hchan, used), U(struct hchan, dataqsiz), U(struct hchan, closed), U(struct hchan, sendx),
 	U(struct hchan, recvx), U(struct hchan, recvq.first), U(struct hchan, sendq.first), {0},
 };
 
 static const struct field sema_table[] = {
-	U(struct sema, value), U(struct sema, nwait), KEY(struct sema, lock), U(struct sema, state), U(struct sema, kind),
+	U(struct sema, used), U(struct sema, value), U(struct sema, nwait), KEY(struct sema, lock), U(struct sema, state), U(struct sema, kind),
 	U(struct sema, holder), U(struct sema, q.first), {0},
 };
 
@@ -237,7 +237,7 @@ static PyObject *waiting_gs(struct gmp *rt, uint32_t first)
 
 PyObject *chan_fields(struct gmp *rt, uint32_t c)
 {
-	PyObject *dict = c < rt->s->nchans ? fields(&rt->chans[c], chan_table) : no_such("channel", c);
+	PyObject *dict = c < load_acquire(&rt->s->nchans) ? fields(&rt->chans[c], chan_table) : no_such("channel", c);
 
 	if (dict && (set(dict, "recvq", waiting_gs(rt, load_relaxed(&rt->chans[c].recvq.first))) < 0 ||
 		     set(dict, "sendq", waiting_gs(rt, load_relaxed(&rt->chans[c].sendq.first))) < 0))
@@ -247,7 +247,7 @@ PyObject *chan_fields(struct gmp *rt, uint32_t c)
 
 PyObject *sema_fields(struct gmp *rt, uint32_t s)
 {
-	PyObject *dict = s < rt->s->nsemas ? fields(&rt->semas[s], sema_table) : no_such("semaphore", s);
+	PyObject *dict = s < load_acquire(&rt->s->nsemas) ? fields(&rt->semas[s], sema_table) : no_such("semaphore", s);
 
 	if (dict && set(dict, "q", waiting_gs(rt, load_relaxed(&rt->semas[s].q.first))) < 0)
 		Py_CLEAR(dict);

@@ -90,8 +90,8 @@ def _record_of(copy: _core.Sched, consistent: bool, stopped_ns: int | None, note
         ms=tuple(ms),
         gs=tuple(look.g(g) for g in gs),
         gs_left_out=copy.left_out(),
-        channels=tuple(look.chan(number) for number in range(sched["nchans"])),
-        semaphores=tuple(look.sema(number) for number in range(sched["nsemas"])),
+        channels=tuple(chan for number in range(sched["nchans"]) if (chan := look.chan(number))),
+        semaphores=tuple(sema for number in range(sched["nsemas"]) if (sema := look.sema(number))),
     )
 
 
@@ -194,8 +194,11 @@ class _Look:
             fields=dict(fields),
         )
 
-    def chan(self, number: int) -> ChanState:
+    def chan(self, number: int) -> ChanState | None:
+        """None: it is nobody's."""
         fields = self.copy.chan_fields(number)
+        if not fields["used"]:
+            return None
         return ChanState(
             number=number,
             capacity=fields["dataqsiz"],
@@ -205,8 +208,11 @@ class _Look:
             sendq=self.goids(fields["sendq"]),
         )
 
-    def sema(self, number: int) -> SemaState:
+    def sema(self, number: int) -> SemaState | None:
+        """None: it is nobody's."""
         fields = self.copy.sema_fields(number)
+        if not fields["used"]:
+            return None
         kind = fields["kind"]
         state = fields["state"]
         return SemaState(

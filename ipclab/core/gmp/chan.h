@@ -32,6 +32,14 @@ void waitqServe(struct gmp *rt, struct waitq *q, uint32_t sg);
 /* The G's own sudog, filled in. */
 uint32_t ownSudog(struct gmp *rt, uint32_t g, uint32_t c, bool sending, uint64_t elem);
 
+/* chanmake.c: the index of a new one, or -ENOSPC. By an M in the runtime, or by the caller. */
+int makechan(struct gmp *rt, uint32_t capacity);
+int makesema(struct gmp *rt, uint32_t value); /* also a mutex (value 0) and a wait group (value 0) */
+/* Nobody's from here on: nobody waits for it or will name it again. Blocks that are buffered go with it. */
+void freechan(struct gmp *rt, uint32_t c);
+void freesema(struct gmp *rt, uint32_t s);
+void chansRebuild(struct gmp *rt); /* repair */
+
 enum waited chansend(struct gmp *rt, uint32_t g, uint32_t c, uint64_t value, bool block); /* WAIT_CLOSED: a panic */
 enum waited chansendResume(struct gmp *rt, uint32_t g);
 enum waited chanrecv(struct gmp *rt, uint32_t g, uint32_t c, uint64_t *value, bool block); /* WAIT_CLOSED: zero, false */

@@ -85,8 +85,7 @@ uint32_t gfget(struct gmp *rt, struct p *pp)
 	return popfree(rt, pp);
 }
 
-/* Makes sure that record `index` of a table has memory; *committed counts records. allglock is held. */
-static int commit(struct gmp *rt, uint64_t off, size_t size, uint32_t index, uint32_t *committed, uint32_t most)
+int commitRecord(struct gmp *rt, uint64_t off, size_t size, uint32_t index, uint32_t *committed, uint32_t most)
 {
 	uint32_t upto;
 	int rc;
@@ -108,7 +107,7 @@ uint32_t malg(struct gmp *rt, int *error)
 
 	lock(rt, &s->allglock);
 	g = load_relaxed(&s->allglen) + 1;
-	*error = g > s->maxg ? -ENOSPC : commit(rt, s->off_g, sizeof(struct g), g, &s->gcommitted, s->maxg + 1);
+	*error = g > s->maxg ? -ENOSPC : commitRecord(rt, s->off_g, sizeof(struct g), g, &s->gcommitted, s->maxg + 1);
 	if (!*error) {
 		store_relaxed(&G(rt, g)->atomicstatus, _Gdead);
 		POINT(rt, "malg.dead");
@@ -152,7 +151,7 @@ static uint32_t freshSudog(struct gmp *rt)
 		return sg;
 	}
 	at = s->sudoglen + 1;
-	rc = at > s->maxsudog ? -ENOSPC : commit(rt, s->off_sudog, sizeof(struct sudog), at, &s->sudogcommitted, s->maxsudog + 1);
+	rc = at > s->maxsudog ? -ENOSPC : commitRecord(rt, s->off_sudog, sizeof(struct sudog), at, &s->sudogcommitted, s->maxsudog + 1);
 	if (rc)
 		return 0;
 	s->sudoglen = at;

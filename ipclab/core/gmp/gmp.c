@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "chan.h"
 #include "checked.h"
 #include "lock_futex.h"
 #include "proc.h"
@@ -48,8 +49,6 @@ static uint64_t layOut(struct schedt *s, const struct gmp_config *config, uint64
 	s->mareabytes = (s->mareabytes + PAGE - 1) / PAGE * PAGE;
 	s->off_programs = place(&end, s->maxprograms * sizeof(struct program));
 	s->off_steps = place(&end, s->maxsteps * sizeof(struct step));
-	s->off_chans = place(&end, s->maxchans * sizeof(struct hchan));
-	s->off_semas = place(&end, s->maxsemas * sizeof(struct sema));
 	s->off_p = place(&end, GMP_MAXPROCS * sizeof(struct p));
 	s->off_m = place(&end, (s->maxmcount + 1) * sizeof(struct m));
 	s->off_words = place(&end, s->maxwords * sizeof(uint64_t));
@@ -59,6 +58,8 @@ static uint64_t layOut(struct schedt *s, const struct gmp_config *config, uint64
 	end += (uint64_t)s->maxmcount * s->mareabytes;
 	s->off_g = place(&end, ((uint64_t)s->maxg + 1) * sizeof(struct g));
 	s->off_sudog = place(&end, ((uint64_t)s->maxsudog + 1) * sizeof(struct sudog));
+	s->off_chans = place(&end, (uint64_t)s->maxchans * sizeof(struct hchan));
+	s->off_semas = place(&end, (uint64_t)s->maxsemas * sizeof(struct sema));
 	s->off_heap = place(&end, (uint64_t)s->maxspans * SPAN_BYTES);
 	*total = end;
 	return first;
@@ -163,8 +164,8 @@ static bool laidOutAsHere(const struct schedt *s, size_t bytes)
 	       plan.off_semas == s->off_semas && plan.off_words == s->off_words && plan.off_marea == s->off_marea &&
 	       plan.off_sudog == s->off_sudog && plan.off_steps == s->off_steps &&
 	       plan.off_spans == s->off_spans && plan.off_heap == s->off_heap && plan.mareabytes == s->mareabytes &&
-	       plan.maxsudog == s->maxsudog && s->nprograms <= s->maxprograms && s->nchans <= s->maxchans &&
-	       s->nsemas <= s->maxsemas;
+	       plan.maxsudog == s->maxsudog && s->nprograms <= s->maxprograms &&
+	       load_relaxed(&s->nchans) <= s->maxchans && load_relaxed(&s->nsemas) <= s->maxsemas;
 }
 
 int gmp_attach(struct gmp *rt, int fd)
@@ -187,25 +188,12 @@ int gmp_attach(struct gmp *rt, int fd)
 
 int gmp_chan(struct gmp *rt, uint32_t capacity)
 {
-	struct schedt *s = rt->s;
-	struct hchan *c = &rt->chans[s->nchans];
-
-	if (s->nchans == s->maxchans || capacity > s->maxwords - s->nwords)
-		return -ENOSPC;
-	c->dataqsiz = capacity;
-	c->buf = s->nwords;
-	s->nwords += capacity;
-	return (int)s->nchans++;
+	return makechan(rt, capacity);
 }
 
 int gmp_sema(struct gmp *rt, uint32_t value)
 {
-	struct schedt *s = rt->s;
-
-	if (s->nsemas == s->maxsemas)
-		return -ENOSPC;
-	store_relaxed(&rt->semas[s->nsemas].value, value);
-	return (int)s->nsemas++;
+	return makesema(rt, value);
 }
 
 int gmp_program(struct gmp *rt, const struct step *steps, uint32_t n)
@@ -226,7 +214,8 @@ static uint32_t firstWrong(struct gmp *rt)
 
 	for (uint32_t i = 0; i < s->nprograms; i++) {
 		struct program *program = &rt->programs[i];
-		uint32_t step = scriptCheck(&rt->steps[program->first], program->count, s->nchans, s->nsemas, s->nprograms);
+		uint32_t step = scriptCheck(&rt->steps[program->first], program->count, load_relaxed(&s->nchans),
+					    load_relaxed(&s->nsemas), s->nprograms);
 
 		for (uint32_t j = 0; !step && j < program->count && !rt->hooks.user; j++)
 			step = rt->steps[program->first + j].op == OP_USER ? j + 1 : 0;
@@ -346,6 +335,8 @@ int gmp_copy(struct gmp *copy, const struct gmp *from, uint32_t most)
 	memcpy(base + s->off_g, there + s->off_g, (gs + (size_t)1) * sizeof(struct g));
 	sudogs = s->sudoglen < s->maxsudog ? s->sudoglen : s->maxsudog;
 	memcpy(base + s->off_sudog, there + s->off_sudog, (sudogs + (size_t)1) * sizeof(struct sudog));
+	memcpy(base + s->off_chans, there + s->off_chans, load_acquire(&s->nchans) * sizeof(struct hchan));
+	memcpy(base + s->off_semas, there + s->off_semas, load_acquire(&s->nsemas) * sizeof(struct sema));
 	find(copy);
 	store_relaxed(&copy->s->allglen, gs);
 	return (int)gs;

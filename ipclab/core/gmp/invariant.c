@@ -101,7 +101,7 @@ static const char *sleepersAreRight(struct gmp *rt)
 	const char *wrong = NULL;
 	uint32_t n, senders, receivers;
 
-	for (uint32_t i = 0; !wrong && i < rt->s->nchans; i++) {
+	for (uint32_t i = 0; !wrong && i < load_acquire(&rt->s->nchans); i++) {
 		struct hchan *c = &rt->chans[i];
 		uint64_t held = load_relaxed(&c->sendx) - load_relaxed(&c->recvx);
 
@@ -112,7 +112,7 @@ static const char *sleepersAreRight(struct gmp *rt)
 		if (!wrong && load_relaxed(&c->closed) && receivers + senders)
 			wrong = "somebody sleeps on a closed channel";
 	}
-	for (uint32_t i = 0; !wrong && i < rt->s->nsemas; i++) {
+	for (uint32_t i = 0; !wrong && i < load_acquire(&rt->s->nsemas); i++) {
 		wrong = queueIsRight(rt, &rt->semas[i].q, &n);
 		if (!wrong && (load_relaxed(&rt->semas[i].nwait) != n || load_relaxed(&rt->semas[i].lock.key)))
 			wrong = "a semaphore counts its sleepers wrongly, or is locked";

@@ -42,9 +42,12 @@ static void markSudog(struct gmp *rt, struct sudog *s)
 /* All words that may name a block. */
 static void markAll(struct gmp *rt)
 {
-	for (uint32_t i = 0; i < rt->s->nchans; i++) {
+	for (uint32_t i = 0; i < load_acquire(&rt->s->nchans); i++) {
 		struct hchan *c = &rt->chans[i];
 
+		if (!load_relaxed(&c->used))
+			continue;
+		markWord(rt, wordOfBlock(c->block));
 		for (uint64_t at = load_relaxed(&c->recvx); at != load_relaxed(&c->sendx); at++)
 			markWord(rt, load_relaxed(&rt->words[c->buf + at % c->dataqsiz]));
 	}

@@ -108,7 +108,7 @@
  *
  * Files: runtime2.h (the records), runq.c gfree.c (where Gs wait), mheap.c mheap_rebuild.c (blocks), m.c newm.c (Ms and
  * Ps), find.c (findRunnable), stw.c, syscall.c, sysmon.c, time.c, preempt.c, stopped.c (Ms that do not answer), chan.c,
- * select.c, sema.c, script.c script_check.c parcel.c (what Gs do), template.c, repair.c, rebuild.c, wake.c and lend.c
+ * chanmake.c, select.c, sema.c, script.c script_check.c parcel.c (what Gs do), template.c, repair.c, rebuild.c, wake.c and lend.c
  * (birth and death of Ms), lock_futex.c, deadlock.c, tally.c, events.c, schedtrace.c, observe.c, cpus.c, gmp.c (the
  * segment; what a caller sees); for tests: checked.c (asserted all the time), invariant.c (asserted after a repair),
  * point.c (where an M is killed).

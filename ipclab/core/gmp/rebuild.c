@@ -8,6 +8,7 @@
  * no point: the template alone; if that is killed, all Ms are.
  */
 #define _GNU_SOURCE
+#include "chan.h"
 #include "checked.h"
 #include "lock_futex.h"
 #include "mheap.h"
@@ -380,5 +381,6 @@ void rebuild(struct gmp *rt)
 	rebuildSudogs(rt);
 	rebuildMs(rt);
 	rebuildPs(rt);
+	chansRebuild(rt);
 	heapRebuild(rt); /* last: it asks who lives, and who waits with what */
 }

@@ -66,7 +66,7 @@ static void unlockSched(struct gmp *rt, uint32_t tid)
 {
 	struct schedt *s = rt->s;
 	struct mutex *others[] = {&s->allpLock, &s->gFreelock, &s->allglock, &s->sudoglock,
-				  &s->heaplock, &s->newmlock};
+				  &s->chanlock,	&s->heaplock, &s->newmlock};
 
 	if (holds(&s->lock, tid))
 		mendRunq(rt);
@@ -81,14 +81,14 @@ static void unlockDead(struct gmp *rt, uint32_t tid)
 {
 	struct schedt *s = rt->s;
 
-	for (uint32_t i = 0; i < s->nchans; i++) {
+	for (uint32_t i = 0; i < load_acquire(&s->nchans); i++) {
 		struct hchan *c = &rt->chans[i];
 
 		if (holds(&c->lock, tid))
 			mendChan(rt, c);
 		lockrelease(&c->lock, tid);
 	}
-	for (uint32_t i = 0; i < s->nsemas; i++) {
+	for (uint32_t i = 0; i < load_acquire(&s->nsemas); i++) {
 		if (holds(&rt->semas[i].lock, tid))
 			mendQueue(rt, &rt->semas[i].q);
 		lockrelease(&rt->semas[i].lock, tid);

@@ -50,6 +50,9 @@ void gfpurge(struct gmp *rt, struct p *pp);
 uint32_t malg(struct gmp *rt, int *error);
 uint64_t newgoid(struct gmp *rt, struct p *pp);
 
+/* Makes sure that record `index` of a table has memory; *committed counts records; the table's lock is held. */
+int commitRecord(struct gmp *rt, uint64_t off, size_t size, uint32_t index, uint32_t *committed, uint32_t most);
+
 /* sudogs beyond a G's own; by index, which counts on from maxg. 0: the segment is full */
 uint32_t acquireSudog(struct gmp *rt);
 void releaseSudog(struct gmp *rt, uint32_t sg);

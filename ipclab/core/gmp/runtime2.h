@@ -4,8 +4,8 @@
  * Field names are Go's. A reference is an index into one of the tables, never a pointer, because every process maps the
  * segment where it likes; 0 is nil, so table slot 0 of g, m and sudog is not used, and a P is named by its id + 1.
  *
- *     segment   | header, sched | programs | chans, semas | allp[] | allm[] | allgs[] | sudogs[] | words[] | event rings | heap
- *                 fixed           written before the start   fixed    grows -> committed in chunks under allglock   per M
+ *     segment   | header, sched | programs | allp[] | allm[] | words[] | event rings | allgs[] | sudogs[] | chans, semas | heap
+ *                 fixed         | before the start | fixed  | before   | per M       | grow: memory in chunks, under their locks
  *
  * Guards, as named beside the fields:
  *   const     written before the Ms start
@@ -15,7 +15,7 @@
  * Words that others may read are atomic, also where one writes alone; barrier.h says what the orderings mean.
  *
  * Lock order: a channel's or semaphore's lock (several: by rising index) -> a P's timers.lock -> sched.lock ->
- * allpLock, gFreelock, allglock, sudoglock, heaplock, newmlock. worldsema comes before all of them.
+ * allpLock, gFreelock, allglock, sudoglock, chanlock, heaplock, newmlock. worldsema comes before all of them.
  */
 #ifndef IPCLAB_GMP_RUNTIME2_H
 #define IPCLAB_GMP_RUNTIME2_H
@@ -249,8 +249,11 @@ struct waitq {
 
 struct hchan {
 	struct mutex lock;
-	uint32_t dataqsiz; /* const; elements */
-	uint32_t buf;      /* const; first word of its buffer */
+	uint32_t dataqsiz; /* elements. no point: written while it is nobody's */
+	uint64_t buf;      /* its buffer's first word, counted from words. no point: written while it is nobody's */
+	uint32_t block;    /* of the buffer; 0: it lies in words. no point: written while it is nobody's */
+	_Atomic uint32_t used; /* chanlock; 1: it is somebody's; what repair makes the list of the others from */
+	_Atomic uint32_t next; /* chanlock; list of those that are nobody's: index + 1 */
 	_Atomic uint32_t closed;
 	_Atomic uint64_t sendx, recvx; /* free running; what is buffered is the difference. guard: lock */
 	struct waitq recvq, sendq;
@@ -261,6 +264,7 @@ struct hchan {
 
 struct sema {
 	_Atomic uint32_t value; /* cas */
+	_Atomic uint32_t used, next; /* chanlock; as a channel's */
 	_Atomic uint32_t nwait; /* lock; read without it */
 	struct mutex lock;
 	struct waitq q;
@@ -314,7 +318,7 @@ struct schedt {
 	struct segment_header header;
 	uint64_t recordbytes; /* const; sizes of g, m and p, so that an attach by another build is refused */
 	uint64_t off_programs, off_steps, off_chans, off_semas, off_p, off_m, off_g, off_sudog, off_words, off_spans, off_heap, off_marea;
-	uint32_t nprograms, nsteps, nchans, nsemas, nwords; /* const after the start */
+	uint32_t nprograms, nsteps, nwords; /* const after the start */
 	uint32_t maxprograms, maxsteps, maxchans, maxsemas, maxwords; /* const */
 	uint32_t maxg, maxsudog, maxmcount, eventslots, maxspans; /* const */
 	uint64_t mareabytes; /* const; per M: tallies, then the event ring. Area 0 is the caller's */
@@ -370,6 +374,11 @@ struct schedt {
 	struct mutex sudoglock;
 	_Atomic uint32_t sudogfree; /* sudoglock */
 	_Atomic uint64_t goidgen;   /* cas */
+
+	struct mutex chanlock; /* channels and semaphores made and given back: chanmake.c */
+	_Atomic uint32_t nchans, nsemas;     /* chanlock; read without it: so many records exist */
+	_Atomic uint32_t chanfree, semafree; /* chanlock; lists by next; index + 1 */
+	uint32_t chancommitted, semacommitted; /* chanlock. no point: less than has memory is asked for again */
 
 	struct mutex heaplock;
 	struct blocklist mcentral[SIZE_CLASSES]; /* heaplock */

@@ -186,6 +186,30 @@ static enum how doGive(struct gmp *rt, uint32_t g, const struct step *step)
 	return sent(rt, g, chansend(rt, g, step->a, word, true));
 }
 
+static enum how doChurn(struct gmp *rt, uint32_t g, const struct step *step)
+{
+	int error = 0;
+
+	for (int64_t i = 0; i < step->b && !error; i++) {
+		int c = makechan(rt, step->a), s = makesema(rt, 0);
+
+		error = c < 0 ? c : s < 0 ? s : 0;
+		for (uint32_t j = 0; !error && j < step->a; j++) {
+			uint64_t word = parcelMake(rt, 100, &error);
+
+			if (word && chansend(rt, g, (uint32_t)c, word, false) != WAIT_DONE)
+				throw(rt, "a channel has no room for what it is made for");
+		}
+		if (c >= 0)
+			freechan(rt, (uint32_t)c);
+		if (s >= 0)
+			freesema(rt, (uint32_t)s);
+	}
+	if (error)
+		fatal(rt, FATAL_MEMORY, (uint64_t)-error, "no room for another channel");
+	return error ? LEFT : NEXT;
+}
+
 static enum how took(struct gmp *rt, uint32_t g, uint64_t word)
 {
 	G(rt, g)->acc += word ? parcelOpen(rt, word) : 0; /* 0: closed */
@@ -351,6 +375,8 @@ static enum how perform(struct gmp *rt, uint32_t g, const struct step *step)
 		return doRecv(rt, g, step);
 	case OP_GIVE:
 		return doGive(rt, g, step);
+	case OP_CHURN:
+		return doChurn(rt, g, step);
 	case OP_TAKE:
 		return doTake(rt, g, step);
 	case OP_CLOSE:

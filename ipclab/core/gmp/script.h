@@ -34,6 +34,7 @@ enum op {
 	OP_USER,       /* a, b: for the caller's own function, hooks.user */
 	OP_GIVE,       /* a: channel; b: bytes: a block of so many goes over it, filled in a way that tells if it is whole */
 	OP_TAKE,       /* a: channel: takes such a block, looks through it, gives it back; its bytes are added to the sum */
+	OP_CHURN,      /* a: capacity; b: how often a channel is made, filled with blocks, and given back with them; and a mutex */
 	OP_COUNT
 };
 #define LOOP_COUNTERS 4

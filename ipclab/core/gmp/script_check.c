@@ -26,6 +26,8 @@ static bool stepIsRight(const struct step *steps, uint32_t n, uint32_t at, uint3
 	case OP_CLOSE:
 	case OP_TAKE:
 		return step->a < chans;
+	case OP_CHURN:
+		return step->b >= 0;
 	case OP_GIVE:
 		return step->a < chans && step->b >= 0;
 	case OP_SELECT:

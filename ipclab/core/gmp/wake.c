@@ -162,7 +162,7 @@ static bool isServed(struct gmp *rt, struct g *gp)
 /* Gs that have been woken for a semaphore and have not taken it yet will look after themselves. */
 static void countAwake(struct gmp *rt)
 {
-	for (uint32_t i = 0; i < rt->s->nsemas; i++)
+	for (uint32_t i = 0; i < load_acquire(&rt->s->nsemas); i++)
 		rt->semas[i].awake = 0;
 	for (uint32_t g = 1; g <= load_acquire(&rt->s->allglen); g++) {
 		struct g *gp = G(rt, g);
@@ -186,11 +186,11 @@ static void wakeServed(struct gmp *rt)
 void rebuildWaits(struct gmp *rt)
 {
 	countAwake(rt);
-	for (uint32_t i = 0; i < rt->s->nchans; i++) {
+	for (uint32_t i = 0; i < load_acquire(&rt->s->nchans); i++) {
 		mendChan(rt, &rt->chans[i]);
 		finishClose(rt, &rt->chans[i]);
 	}
-	for (uint32_t i = 0; i < rt->s->nsemas; i++)
+	for (uint32_t i = 0; i < load_acquire(&rt->s->nsemas); i++)
 		mendSema(rt, &rt->semas[i]);
 	wakeServed(rt);
 }

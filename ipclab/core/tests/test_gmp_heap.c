@@ -1,5 +1,6 @@
 /* test_gmp_heap: blocks: sizes, a full heap, memory that goes back, hands and channels under load. Kills: test_gmp_kill. */
 #define _GNU_SOURCE
+#include "core/gmp/chan.h"
 #include "core/gmp/mheap.h"
 #include "gmp.h"
 
@@ -176,6 +177,57 @@ static int blocks_change_hands(void)
 	return 0;
 }
 
+/* Channels and mutexes made and given back by many at a time: the records are used again, and all blocks come back. */
+static int channels_come_and_go(void)
+{
+	enum { CHURNERS = 10, ROUNDS = 50 };
+
+	for (uint32_t threads = THREADS_ONLY; threads < 2; threads++)
+		for (uint32_t procs = 1; procs <= 4; procs *= 2) {
+			struct gmp rt;
+
+			make(&rt, (struct gmp_config){.procs = procs, .threads = threads, .maxg = 100, .randomize = 1, .seed = procs,
+						      .heapbytes = HEAP});
+			gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, CHURNERS}}, 1);
+			gmp_program(&rt, (struct step[]){{OP_CHURN, 5, 3}, {OP_YIELD, 0, 0}, {OP_CHURN, 0, 2}, {OP_CHURN, 2000, 1},
+							 {OP_LOOP, 0, ROUNDS}}, 5);
+			start(&rt, 0);
+			ends(&rt, FATAL_DONE);
+			CHECK(load_relaxed(&rt.s->nchans) > 0 && load_relaxed(&rt.s->nchans) <= CHURNERS);
+			CHECK(load_relaxed(&rt.s->nsemas) > 0 && load_relaxed(&rt.s->nsemas) <= CHURNERS);
+			CHECK_EQ(heapLost(&rt), 0);
+			check_heap(&rt);
+			gmp_destroy(&rt);
+		}
+	return 0;
+}
+
+/* More than there may be is an error, and leaves nothing; one that is given back can be had again. */
+static int no_more_channels(void)
+{
+	struct gmp rt;
+
+	make(&rt, (struct gmp_config){.procs = 1, .threads = 1, .maxg = 10, .chans = 3, .semas = 2, .heapbytes = HEAP});
+	for (int i = 0; i < 3; i++)
+		CHECK_EQ(makechan(&rt, 4), i);
+	CHECK_EQ(makechan(&rt, 4), -ENOSPC);
+	CHECK_EQ(makechan(&rt, HEAP), -ENOSPC);
+	freechan(&rt, 1);
+	CHECK_EQ(makechan(&rt, 0), 1);
+	CHECK_EQ(makesema(&rt, 1), 0);
+	CHECK_EQ(makesema(&rt, 1), 1);
+	CHECK_EQ(makesema(&rt, 1), -ENOSPC);
+	freesema(&rt, 0);
+	CHECK_EQ(makesema(&rt, 7), 0);
+	CHECK_EQ(load_relaxed(&rt.semas[0].value), 7);
+	for (uint32_t i = 0; i < 3; i++)
+		freechan(&rt, i);
+	CHECK_EQ(heapRebuild(&rt), 0);
+	CHECK_EQ(heapLost(&rt), 0);
+	gmp_destroy(&rt);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
@@ -184,6 +236,8 @@ int main(int argc, char **argv)
 		{"memory_goes_back", memory_goes_back},
 		{"stale_words", stale_words},
 		{"blocks_change_hands", blocks_change_hands},
+		{"channels_come_and_go", channels_come_and_go},
+		{"no_more_channels", no_more_channels},
 		{NULL, NULL},
 	};
 

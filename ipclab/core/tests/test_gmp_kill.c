@@ -22,7 +22,7 @@ static const char *const points[] = {
 #define PATIENCE_NS (60 * NS_PER_S)
 
 enum { MOTHER, WORKER, SLEEPER, LOCKER, SELECTER, BLOCKER, TIED, STOPPER, PRODUCER, CONSUMER, WAITER, ADDER, CLOSER, BULK,
-       NAPPER, PERMIT, WAVE, LONER, HANDER, CALLER, TURNS, SPAWNER, GIVER, TAKER, PROGRAMS };
+       NAPPER, PERMIT, WAVE, LONER, HANDER, CALLER, TURNS, SPAWNER, GIVER, TAKER, CHURNER, PROGRAMS };
 
 /* Workloads. BUSY: both Ps have work all the time. PAIRS: producers and consumers with it. QUIET: little to do, so that Ms
  * sleep, poll and are handed Ps; waves of selects. */
@@ -39,7 +39,7 @@ static void load_up(struct gmp *rt, int64_t rounds, int load)
 	struct step busy[] = {{OP_SPAWN, WORKER, 10}, {OP_SPAWN, SLEEPER, 10}, {OP_SPAWN, LOCKER, 6}, {OP_SPAWN, SELECTER, 6},
 			      {OP_SPAWN, BLOCKER, 4}, {OP_SPAWN, TIED, 2}, {OP_SPAWN, STOPPER, 1}, {OP_SPAWN, PERMIT, 4},
 			      {OP_SPAWN, PRODUCER, pairs}, {OP_SPAWN, CONSUMER, pairs}, {OP_WG_ADD, wg, 7},
-			      {OP_SPAWN, GIVER, pairs / 2}, {OP_SPAWN, TAKER, pairs / 2},
+			      {OP_SPAWN, GIVER, pairs / 2}, {OP_SPAWN, TAKER, pairs / 2}, {OP_SPAWN, CHURNER, 3},
 			      {OP_SPAWN, TURNS, 4}, {OP_SPAWN, WAITER, 4}, {OP_SPAWN, ADDER, 3}, {OP_SPAWN, CLOSER, 1},
 			      {OP_SPAWN, SPAWNER, 4}, {OP_SPAWN, BULK, 300}, {OP_SLEEP, 0, 100000}, {OP_SPAWN, BULK, 100}};
 	struct step quiet[] = {{OP_SPAWN, LONER, 1}, {OP_SPAWN, HANDER, 1}, {OP_SLEEP, 0, 1500000},
@@ -63,6 +63,7 @@ static void load_up(struct gmp *rt, int64_t rounds, int load)
 			       {OP_GIVE, large, 200000}, {OP_LOOP, 4, 3}};
 	struct step taker[] = {{OP_TAKE, hands, 0}, {OP_TAKE, parcels, 0}, {OP_TAKE, parcels, 0}, {OP_LOOP, 0, 4 * rounds},
 			       {OP_TAKE, large, 0}, {OP_LOOP, 4, 3}};
+	struct step churner[] = {{OP_CHURN, 3, 2}, {OP_YIELD, 0, 0}, {OP_CHURN, 0, 2}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, 2 * rounds}};
 	struct step consumer[] = {{OP_SELECT, 2, 0}, {OP_RECV, through, 0}, {OP_RECV, other, 0}, {OP_LOOP, 0, 4 * rounds}};
 	struct step waiter[] = {{OP_WG_WAIT, wg, 0}, {OP_RECV, over, 0}, {OP_RECV, over, 0}};
 	struct step adder[] = {{OP_YIELD, 0, 0}, {OP_SLEEP, 0, 50000}, {OP_WG_ADD, wg, -1}};
@@ -108,6 +109,7 @@ static void load_up(struct gmp *rt, int64_t rounds, int load)
 	ADD(spawner);
 	ADD(giver);
 	ADD(taker);
+	ADD(churner);
 #undef ADD
 }
 
@@ -132,7 +134,7 @@ static void dump(struct gmp *rt)
 		(long long)load_relaxed(&rt->s->mnext), (long long)load_relaxed(&rt->s->nmfreed), load_relaxed(&rt->s->nmidle), load_relaxed(&rt->s->nmidlelocked),
 		load_relaxed(&rt->s->nmsys), load_relaxed(&rt->s->npidle), load_relaxed(&rt->s->nmspinning), load_relaxed(&rt->s->gomaxprocs), load_relaxed(&rt->s->gcwaiting),
 		load_relaxed(&rt->s->stopwait), (unsigned long long)load_relaxed(&rt->s->repairs));
-	for (uint32_t i = 0; i < rt->s->nsemas; i++)
+	for (uint32_t i = 0; i < load_relaxed(&rt->s->nsemas); i++)
 		fprintf(stderr, "sema %u value %u state %u nwait %u holder %u first %u awake %u\n", i, load_relaxed(&rt->semas[i].value),
 			load_relaxed(&rt->semas[i].state), load_relaxed(&rt->semas[i].nwait), load_relaxed(&rt->semas[i].holder), load_relaxed(&rt->semas[i].q.first), rt->semas[i].awake);
 }
@@ -327,10 +329,12 @@ enum { MS_AT_ONCE = 20, LEVEL_KILLS = KILLS / 4 };
 /* First as many Ms and Gs at once as there will never be again, so that the level is known; then lines that go on. */
 static void load_for_level(struct gmp *rt)
 {
-	int out = gmp_chan(rt, 0), other = gmp_chan(rt, 3);
-	struct step mother[] = {{OP_SPAWN, 1, MS_AT_ONCE}, {OP_SPAWN, 2, 3000}, {OP_SLEEP, 0, 60000000}, {OP_SPAWN, 3, 1000},
-				{OP_SPAWN, 4, 6}, {OP_SPAWN, 7, 20}, {OP_SPAWN, 6, 400}};
-	struct step blocks[] = {{OP_BLOCKING, 0, 40000000}}, sleeps[] = {{OP_SLEEP, 0, 30000000}};
+	int out = gmp_chan(rt, 0), other = gmp_chan(rt, 3), gate = gmp_chan(rt, 0), here = gmp_sema(rt, 0);
+	struct step mother[] = {{OP_WG_ADD, here, MS_AT_ONCE + 3000}, {OP_SPAWN, 1, MS_AT_ONCE}, {OP_SPAWN, 2, 3000},
+				{OP_WG_WAIT, here, 0}, {OP_CLOSE, gate, 0}, {OP_SPAWN, 3, 1000}, {OP_SPAWN, 4, 6},
+				{OP_SPAWN, 7, 20}, {OP_SPAWN, 6, 400}};
+	struct step holds[] = {{OP_LOCKM, 0, 0}, {OP_WG_ADD, here, -1}, {OP_RECV, gate, 0}, {OP_UNLOCKM, 0, 0}};
+	struct step waits[] = {{OP_WG_ADD, here, -1}, {OP_RECV, gate, 0}};
 	struct step line[] = {{OP_SELECT, 2, 0}, {OP_SEND, out, 1}, {OP_SEND, other, 1}, {OP_LOOP, 0, 1000000000}};
 	struct step blocker[] = {{OP_BLOCK, 0, 300000}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, 1000000000}};
 	struct step leaf[] = {{OP_EXIT, 0, 0}};
@@ -338,8 +342,8 @@ static void load_for_level(struct gmp *rt)
 	struct step sink[] = {{OP_SELECT, 2, 0}, {OP_RECV, out, 0}, {OP_RECV, other, 0}, {OP_LOOP, 0, 1000000000}};
 
 	gmp_program(rt, mother, COUNT_OF(mother));
-	gmp_program(rt, blocks, COUNT_OF(blocks));
-	gmp_program(rt, sleeps, COUNT_OF(sleeps));
+	gmp_program(rt, holds, COUNT_OF(holds));
+	gmp_program(rt, waits, COUNT_OF(waits));
 	gmp_program(rt, line, COUNT_OF(line));
 	gmp_program(rt, blocker, COUNT_OF(blocker));
 	gmp_program(rt, leaf, COUNT_OF(leaf));
