@@ -187,19 +187,22 @@ static uint32_t dropP(struct gmp *rt, bool *again)
 	return 0;
 }
 
-/* Ps as they were before the P was dropped: one that has become idle since then has been looked at by somebody. */
-static uint32_t checkRunqsNoP(struct gmp *rt, const uint32_t *idle, uint32_t n)
+/*
+ * The masks as they are now, after nmspinning--, not as they were when we began to look: somebody may have come out of the
+ * kernel since then, have taken a P that was idle, put work there, and relied on us, who were still spinning.
+ */
+static uint32_t checkRunqsNoP(struct gmp *rt, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++)
-		if (!(idle[i / 32] >> (i % 32) & 1) && !runqempty(&rt->allp[i]))
+		if (!maskread(rt->s->idlepMask, i) && !runqempty(&rt->allp[i]))
 			return pidlegetLocked(rt);
 	return 0;
 }
 
-static int64_t checkTimersNoP(struct gmp *rt, const uint32_t *timers, uint32_t n, int64_t until)
+static int64_t checkTimersNoP(struct gmp *rt, uint32_t n, int64_t until)
 {
 	for (uint32_t i = 0; i < n; i++) {
-		int64_t when = timers[i / 32] >> (i % 32) & 1 ? load_seq_cst(&rt->allp[i].timers.minWhen) : 0;
+		int64_t when = maskread(rt->s->timerpMask, i) ? load_seq_cst(&rt->allp[i].timers.minWhen) : 0;
 
 		if (when && (until == 0 || when < until))
 			until = when;
@@ -211,7 +214,7 @@ static int64_t checkTimersNoP(struct gmp *rt, const uint32_t *timers, uint32_t n
  * We were spinning and have no P any more: stop spinning, then look at everything once more. Otherwise a submitter that
  * saw us spinning and a spinner that saw no work would both have relied on the other.
  */
-static uint32_t lookAgainNoP(struct gmp *rt, const uint32_t *idle, uint32_t n, bool *again)
+static uint32_t lookAgainNoP(struct gmp *rt, uint32_t n, bool *again)
 {
 	struct schedt *s = rt->s;
 	uint32_t p = 0, g = 0;
@@ -233,7 +236,7 @@ static uint32_t lookAgainNoP(struct gmp *rt, const uint32_t *idle, uint32_t n, b
 		return g;
 	}
 	unlock(rt, &s->lock);
-	p = checkRunqsNoP(rt, idle, n);
+	p = checkRunqsNoP(rt, n);
 	if (p) {
 		acquirep(rt, p);
 		becomeSpinning(rt);
@@ -328,7 +331,7 @@ static bool pollTimers(struct gmp *rt, int64_t until, bool wasSpinning)
 uint32_t findRunnable(struct gmp *rt, bool *inheritTime)
 {
 	struct schedt *s = rt->s;
-	uint32_t idle[GMP_MAXPROCS / 32], timers[GMP_MAXPROCS / 32], n, g;
+	uint32_t n, g;
 
 	for (;;) {
 		int64_t until = 0;
@@ -351,10 +354,6 @@ uint32_t findRunnable(struct gmp *rt, bool *inheritTime)
 			continue;
 		*inheritTime = false;
 		n = (uint32_t)load_relaxed(&s->gomaxprocs);
-		for (uint32_t i = 0; i < (n + 31) / 32; i++) {
-			idle[i] = load_seq_cst(&s->idlepMask[i]);
-			timers[i] = load_seq_cst(&s->timerpMask[i]);
-		}
 		wasSpinning = load_relaxed(&rt->m->spinning);
 		g = dropP(rt, &again);
 		if (g)
@@ -362,12 +361,12 @@ uint32_t findRunnable(struct gmp *rt, bool *inheritTime)
 		if (again)
 			continue;
 		if (wasSpinning) {
-			g = lookAgainNoP(rt, idle, n, &again);
+			g = lookAgainNoP(rt, n, &again);
 			if (g)
 				return g;
 			if (again)
 				continue;
-			until = checkTimersNoP(rt, timers, n, until);
+			until = checkTimersNoP(rt, n, until);
 		}
 		if (!pollTimers(rt, until, wasSpinning))
 			stopm(rt);

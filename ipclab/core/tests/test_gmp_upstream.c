@@ -9,12 +9,16 @@
  *   golang/go#18236  sysmon looks every 20 us whatever there is to do
  *   golang/go#29734  a call that is known to block waits for sysmon all the same
  *   golang/go#65178  two Gs that keep waking each other starve a third one
+ *
+ * And one that Go has not, by what its snapshot of the idle Ps is: no copy of the mask, but the mask itself.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 
+#include "core/gmp/lock_futex.h"
+#include "core/gmp/point.h"
 #include "core/gmp/runq.h"
 #include "gmp.h"
 
@@ -27,8 +31,12 @@ static void *player(void *unused)
 {
 	struct gmp rt = world;
 	bool inheritTime;
+	sigset_t usr1;
 
 	(void)unused;
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	CHECK_EQ(pthread_sigmask(SIG_UNBLOCK, &usr1, NULL), 0);
 	rt.m = M(&world, 1);
 	rt.where = &rt.m->where;
 	rt.p = P(&world, 1);
@@ -93,6 +101,68 @@ static int who_is_needed_looks_again(void) /* #55160 */
 	CHECK_EQ(load_seq_cst(&world.s->pidle), 0);
 	CHECK_EQ(load_seq_cst(&world.s->nmspinning), 3);
 	CHECK_EQ(load_seq_cst(&world.s->needspinning), 0);
+	gmp_destroy(&world);
+	return 0;
+}
+
+/* On M 1, between "spinning" and "no more": M 2 comes out of the kernel, takes two Ps, and leaves a G in the second one. */
+static void another_comes(int signo)
+{
+	struct gmp rt = world;
+	uint32_t p;
+
+	(void)signo;
+	rt.m = M(&world, 2);
+	rt.where = &rt.m->where;
+	lock(&rt, &rt.s->lock);
+	CHECK_EQ(pidleget(&rt), 1); /* that of M 1 */
+	p = pidleget(&rt);
+	unlock(&rt, &rt.s->lock);
+	CHECK_EQ(p, 2);
+	rt.p = P(&world, p);
+	store_relaxed(&rt.p->status, _Prunning);
+	runqput(&rt, rt.p, 1, false);
+	CHECK_EQ(load_seq_cst(&world.s->nmspinning), 1);
+	wakep(&rt); /* somebody spins: he will find it */
+}
+
+static int who_gives_up_sees_what_was_idle(void)
+{
+	pthread_t thread;
+	sigset_t usr1;
+	int error;
+
+	if (THREADS_ONLY) /* where points strike nobody */
+		return SKIP;
+	make(&world, (struct gmp_config){.procs = 3, .maxg = 1000});
+	store_relaxed(&world.s->gomaxprocs, 3);
+	store_relaxed(&world.s->mnext, 10);
+	lock(&world, &world.s->lock);
+	for (uint32_t p = 3; p >= 2; p--) {
+		store_relaxed(&P(&world, p)->status, _Pidle);
+		pidleput(&world, p);
+	}
+	unlock(&world, &world.s->lock);
+	CHECK_EQ(malg(&world, &error), 1);
+	store_relaxed(&G(&world, 1)->atomicstatus, _Grunnable);
+	store_seq_cst(&found, 0);
+	store_seq_cst(&world.s->killcountdown, 1);
+	store_seq_cst(&world.s->killsignal, SIGUSR1);
+	store_seq_cst(&world.s->killpoint, pointhash("lookAgain.off"));
+	signal(SIGUSR1, another_comes);
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	CHECK_EQ(pthread_sigmask(SIG_BLOCK, &usr1, NULL), 0); /* it is the player's */
+	CHECK_EQ(pthread_create(&thread, NULL, player, NULL), 0);
+	for (int64_t until = SECONDS(LIMIT_S); !load_seq_cst(&found);) {
+		CHECK(monotonic_ns() < until && !(load_seq_cst(&M(&world, 1)->where) == M_PARKED));
+		usleep(100);
+	}
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	CHECK_EQ(load_seq_cst(&found), 1);
+	CHECK_EQ(load_seq_cst(&world.s->killpoint), 0);
+	CHECK_EQ(load_seq_cst(&M(&world, 1)->p), 3);
+	CHECK(runqempty(P(&world, 2)));
 	gmp_destroy(&world);
 	return 0;
 }
@@ -230,6 +300,7 @@ int main(int argc, char **argv)
 	static const struct test tests[] = {
 		{"who_does_not_spin_looks_once", who_does_not_spin_looks_once},
 		{"who_is_needed_looks_again", who_is_needed_looks_again},
+		{"who_gives_up_sees_what_was_idle", who_gives_up_sees_what_was_idle},
 		{"ticks_that_always_differ_are_no_reason", ticks_that_always_differ_are_no_reason},
 		{"sysmon_sleeps_when_there_is_nothing_to_see", sysmon_sleeps_when_there_is_nothing_to_see},
 		{"who_says_that_he_blocks_needs_no_sysmon", who_says_that_he_blocks_needs_no_sysmon},
