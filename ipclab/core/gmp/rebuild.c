@@ -273,6 +273,10 @@ static void rebuildMs(struct gmp *rt)
 		polling |= mLives(rt, m) && load_relaxed(&M(rt, m)->polling);
 	}
 	store_relaxed(&s->nmfreed, load_relaxed(&s->mnext) - there);
+	if (!load_relaxed(&s->nmsys)) { /* or the next sysmon finds somebody asleep on its note, or is always woken */
+		store_seq_cst(&s->sysmonwait, 0);
+		note_clear(&s->sysmonnote);
+	}
 	if (polling)
 		return;
 	store_seq_cst(&s->pollUntil, 0);

@@ -1,0 +1,117 @@
+/*
+ * Deaths at moments that have to be waited for: what the dead one leaves behind is of use to nobody, and in somebody's way.
+ * Each was a bug once: the run hangs here, or ends for a wrong reason, where it is back.
+ */
+#define _GNU_SOURCE
+#include "gmp.h"
+
+static struct gmp world;
+
+static void world_of(uint32_t procs, uint64_t (*user)(uint32_t, int64_t))
+{
+	struct gmp_config config = {.procs = procs, .maxg = 100000, .mainends = 1, .hooks = HOOKS};
+
+	config.hooks.user = user;
+	CHECK_EQ(gmp_create(&world, &config), 0);
+}
+
+static void add(const struct step *steps, uint32_t n)
+{
+	CHECK(gmp_program(&world, steps, n) >= 0);
+}
+#define ADD(...) add((struct step[]){__VA_ARGS__}, COUNT_OF(((struct step[]){__VA_ARGS__})))
+
+#define UNTIL(condition)                                                            \
+	for (int64_t until_ = SECONDS(60); !(condition); usleep(200))                   \
+		CHECK(monotonic_ns() < until_ && #condition)
+
+static int32_t pid_of(uint32_t m)
+{
+	return load_seq_cst(&M(&world, m)->dead) ? 0 : load_seq_cst(&M(&world, m)->procid);
+}
+
+/* The M that is sysmon; 0: there is none just now. */
+static uint32_t sysmon_is(void)
+{
+	for (uint32_t m = 1; m <= mLast(&world); m++)
+		if (pid_of(m) > 0 && load_seq_cst(&M(&world, m)->mstartfn) == MSTART_SYSMON)
+			return m;
+	return 0;
+}
+
+/* While it sleeps, and nowhere else. */
+static void kill_sysmon(void)
+{
+	for (;;) {
+		int32_t pid;
+
+		UNTIL(sysmon_is());
+		pid = pid_of(sysmon_is());
+		CHECK_EQ(kill(pid, SIGSTOP), 0);
+		usleep(1000);
+		if (load_seq_cst(&world.s->sysmonnote.word) == NOTE_SLEEP &&
+		    load_seq_cst(&M(&world, sysmon_is())->where) == M_PARKED) {
+			CHECK_EQ(kill(pid, SIGKILL), 0);
+			return;
+		}
+		CHECK_EQ(kill(pid, SIGCONT), 0);
+		usleep(1000);
+	}
+}
+
+static void stop(void)
+{
+	CHECK_EQ(load_seq_cst(&world.s->fatal), 0);
+	CHECK_EQ(gmp_stop(&world), 0);
+	CHECK(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
+	gmp_destroy(&world);
+}
+
+/* --- sysmon ---------------------------------------------------------------------------------------------------------- */
+
+/* The kernel's own count of how often a process has gone to sleep. */
+static uint64_t sleeps_of(int32_t pid)
+{
+	char path[40], line[128];
+	unsigned long long count = 0;
+	FILE *file;
+
+	snprintf(path, sizeof path, "/proc/%d/status", pid);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof line, file))
+		if (sscanf(line, "voluntary_ctxt_switches: %llu", &count) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return count;
+}
+
+/* It sleeps between two looks as the one before it did, whose note says that somebody sleeps on it already. */
+static int the_next_sysmon_sleeps_too(void)
+{
+	uint64_t before;
+	int32_t pid;
+
+	world_of(1, NULL);
+	ADD({OP_COMPUTE, 0, 3600 * NS_PER_S});
+	start(&world, 0);
+	kill_sysmon();
+	UNTIL(load_seq_cst(&world.s->repairs) && sysmon_is());
+	pid = pid_of(sysmon_is());
+	before = sleeps_of(pid);
+	UNTIL(sleeps_of(pid) >= before + 20);
+	stop();
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct test tests[] = {
+		{"the_next_sysmon_sleeps_too", the_next_sysmon_sleeps_too},
+		{NULL, NULL},
+	};
+
+	if (THREADS_ONLY)
+		return SKIP;
+	return run_tests(tests, argc, argv);
+}
