@@ -205,13 +205,14 @@ int mutexUnlock(struct gmp *rt, struct sema *s)
 
 bool waitgroupAdd(struct gmp *rt, struct sema *s, int32_t delta)
 {
-	int32_t counter = (int32_t)(add_seq_cst(&s->state, (uint32_t)delta) + (uint32_t)delta);
 	struct gQueue woken = {0};
+	int32_t counter;
 
-	POINT(rt, "waitgroup.added");
-	if (load_relaxed(&s->kind) != SEMA_WAITGROUP)
+	if (load_relaxed(&s->kind) != SEMA_WAITGROUP) /* first: a count without it is a mutex's state to the repairer */
 		store_relaxed(&s->kind, SEMA_WAITGROUP);
 	POINT(rt, "waitgroup.kind");
+	counter = (int32_t)(add_seq_cst(&s->state, (uint32_t)delta) + (uint32_t)delta);
+	POINT(rt, "waitgroup.added");
 	if (counter != 0 || load_seq_cst(&s->nwait) == 0)
 		return counter >= 0;
 	POINT(rt, "waitgroup.zero");

@@ -3,6 +3,7 @@
  * Each was a bug once: the run hangs here, or ends for a wrong reason, where it is back.
  */
 #define _GNU_SOURCE
+#include "core/gmp/point.h"
 #include "gmp.h"
 
 static struct gmp world;
@@ -104,10 +105,30 @@ static int the_next_sysmon_sleeps_too(void)
 	return 0;
 }
 
+/* --- wait groups ----------------------------------------------------------------------------------------------------- */
+
+/* Who counts first dies when he has: what he has counted is not taken for a mutex that he had locked. */
+static int the_first_count_stands(void)
+{
+	world_of(2, NULL);
+	gmp_sema(&world, 0);
+	ADD({OP_SPAWN, 1, 1}, {OP_SLEEP, 0, 200000000}, {OP_WG_ADD, 0, -2}, {OP_WG_ADD, 0, -1}, {OP_WG_WAIT, 0, 0});
+	ADD({OP_WG_ADD, 0, 3});
+	store_seq_cst(&world.s->killcountdown, 1);
+	store_seq_cst(&world.s->killsignal, SIGKILL);
+	store_seq_cst(&world.s->killpoint, pointhash("waitgroup.added"));
+	start(&world, 0);
+	ends(&world, FATAL_DONE);
+	CHECK_EQ(load_relaxed(&world.s->lostgs), 1);
+	gmp_destroy(&world);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
 		{"the_next_sysmon_sleeps_too", the_next_sysmon_sleeps_too},
+		{"the_first_count_stands", the_first_count_stands},
 		{NULL, NULL},
 	};
 
