@@ -307,21 +307,6 @@ static uint32_t ownerOf(struct gmp *rt, uint32_t p)
 	return 0;
 }
 
-/* The world was being stopped by a dead one: it goes on. */
-static void endStopOfTheDead(struct gmp *rt)
-{
-	struct schedt *s = rt->s;
-	uint32_t stopper = load_seq_cst(&s->worldsema.key) & ~SLEEPERS;
-
-	for (uint32_t m = 1; stopper && m <= mLast(rt); m++)
-		if (load_relaxed(&M(rt, m)->dead) && (uint32_t)load_relaxed(&M(rt, m)->procid) == stopper) {
-			store_seq_cst(&s->gcwaiting, 0);
-			store_relaxed(&s->newprocs, 0);
-			lockrelease(&s->worldsema, stopper);
-			return;
-		}
-}
-
 /* By a live one: count for it what is still to stop. */
 static void rebuildStop(struct gmp *rt)
 {
@@ -365,7 +350,6 @@ static void rebuildPs(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
 
-	endStopOfTheDead(rt);
 	store_relaxed(&s->pidle, 0);
 	store_seq_cst(&s->npidle, 0);
 	for (int32_t i = load_relaxed(&s->gomaxprocs) - 1; i >= 0; i--)
@@ -375,8 +359,27 @@ static void rebuildPs(struct gmp *rt)
 	rebuildStop(rt);
 }
 
+/*
+ * The world was being stopped by one of those who have just died: it goes on. Not by one who died before: the kernel may
+ * have given his id to a live one since.
+ */
+static void endStopOfTheDead(struct gmp *rt)
+{
+	struct schedt *s = rt->s;
+	uint32_t stopper = load_seq_cst(&s->worldsema.key) & ~SLEEPERS;
+
+	for (uint32_t m = 1; stopper && m <= mLast(rt); m++)
+		if (load_relaxed(&M(rt, m)->dead) == M_DIED && (uint32_t)load_relaxed(&M(rt, m)->procid) == stopper) {
+			store_seq_cst(&s->gcwaiting, 0);
+			store_relaxed(&s->newprocs, 0);
+			lockrelease(&s->worldsema, stopper);
+			return;
+		}
+}
+
 void rebuild(struct gmp *rt)
 {
+	endStopOfTheDead(rt);
 	loseThoseOfTheDead(rt);
 	rebuildWaits(rt);
 	timersRebuild(rt, NULL);

@@ -3,10 +3,13 @@
  * Each was a bug once: the run hangs here, or ends for a wrong reason, where it is back.
  */
 #define _GNU_SOURCE
+#include <sys/mman.h>
+
 #include "core/gmp/point.h"
 #include "gmp.h"
 
 static struct gmp world;
+static _Atomic uint32_t *flag; /* shared by all of the test's processes */
 
 static void world_of(uint32_t procs, uint64_t (*user)(uint32_t, int64_t))
 {
@@ -105,6 +108,64 @@ static int the_next_sysmon_sleeps_too(void)
 	return 0;
 }
 
+/* --- stop the world -------------------------------------------------------------------------------------------------- */
+
+/* 0: holds up whoever stops the world until the flag is set: it does not answer. */
+static uint64_t is_deaf(uint32_t which, int64_t argument)
+{
+	sigset_t urg, before;
+
+	(void)which;
+	sigemptyset(&urg);
+	sigaddset(&urg, SIGURG);
+	sigprocmask(SIG_BLOCK, &urg, &before);
+	while (!load_seq_cst(flag))
+		cpu_relax();
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return (uint64_t)argument;
+}
+
+/* One G stops the world, and waits for another one that is deaf; a third blocks. Returns when it is so. */
+static void held_up(void)
+{
+	store_seq_cst(flag, 0);
+	world_of(3, is_deaf);
+	ADD({OP_SPAWN, 1, 1}, {OP_SPAWN, 3, 1}, {OP_SLEEP, 0, 20000000}, {OP_SPAWN, 2, 1}, {OP_SLEEP, 0, 20000000});
+	ADD({OP_USER, 0, 0});
+	ADD({OP_STOPWORLD, 0, 0});
+	ADD({OP_BLOCKING, 0, 3600 * NS_PER_S});
+	start(&world, 0);
+	UNTIL(load_seq_cst(&world.s->gcwaiting));
+}
+
+/* Of an M that died long ago, in a record nobody has had since. The kernel has given its id to the one that stops now. */
+static int a_dead_ones_id_is_anothers(void)
+{
+	uint32_t blocked = 0;
+	int32_t stopper;
+
+	held_up();
+	for (uint32_t m = 1; m <= mLast(&world); m++)
+		if (load_seq_cst(&M(&world, m)->curg) && G(&world, load_seq_cst(&M(&world, m)->curg))->startpc == 3)
+			blocked = m;
+	CHECK(blocked);
+	CHECK_EQ(kill(pid_of(blocked), SIGKILL), 0);
+	UNTIL(load_seq_cst(&world.s->repairs) == 1 && !load_seq_cst(&world.s->gate));
+	CHECK_EQ(load_seq_cst(&M(&world, blocked)->dead), M_REPAIRED);
+	stopper = (int32_t)(load_seq_cst(&world.s->worldsema.key) & 0x7fffffff);
+	CHECK(stopper > 0);
+	store_seq_cst(&M(&world, blocked)->procid, stopper);
+	kill_sysmon();
+	UNTIL(load_seq_cst(&world.s->repairs) == 2 && !load_seq_cst(&world.s->gate));
+	CHECK_EQ(load_seq_cst(&world.s->gcwaiting), 1);
+	CHECK_EQ(load_seq_cst(&world.s->worldsema.key), stopper);
+	store_seq_cst(flag, 1);
+	ends(&world, FATAL_DONE);
+	CHECK_EQ(load_relaxed(&world.s->lostgs), 1);
+	gmp_destroy(&world);
+	return 0;
+}
+
 /* --- wait groups ----------------------------------------------------------------------------------------------------- */
 
 /* Who counts first dies when he has: what he has counted is not taken for a mutex that he had locked. */
@@ -128,11 +189,14 @@ int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
 		{"the_next_sysmon_sleeps_too", the_next_sysmon_sleeps_too},
+		{"a_dead_ones_id_is_anothers", a_dead_ones_id_is_anothers},
 		{"the_first_count_stands", the_first_count_stands},
 		{NULL, NULL},
 	};
 
 	if (THREADS_ONLY)
 		return SKIP;
+	flag = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	CHECK(flag != MAP_FAILED);
 	return run_tests(tests, argc, argv);
 }
