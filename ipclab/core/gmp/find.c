@@ -339,10 +339,7 @@ uint32_t findRunnable(struct gmp *rt, bool *inheritTime)
 
 		if (load_relaxed(&s->exiting))
 			mexit(rt);
-		if (load_relaxed(&s->gate)) { /* nothing in hand: a good moment to let the repairer by */
-			leaveRuntime(rt, M_PARKED);
-			enterRuntime(rt);
-		}
+		passGate(rt);
 		if (load_seq_cst(&s->gcwaiting)) {
 			gcstopm(rt);
 			continue;

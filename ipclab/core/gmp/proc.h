@@ -141,6 +141,15 @@ static inline void leaveRuntime(struct gmp *rt, enum m_where where)
 	POINT(rt, "leaveRuntime.where");
 }
 
+/* Nothing of anybody's in hand: a good moment to let a repairer, or an observer, by. */
+static inline void passGate(struct gmp *rt)
+{
+	if (load_relaxed(&rt->s->gate)) {
+		leaveRuntime(rt, M_PARKED);
+		enterRuntime(rt);
+	}
+}
+
 /* To a G's own code: from here on SIGURG parks the M with it. One that came while we were inside is followed now. */
 static inline void enterUser(struct gmp *rt)
 {

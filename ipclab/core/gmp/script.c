@@ -300,6 +300,7 @@ static enum how doLoop(struct gmp *rt, uint32_t g, const struct step *step)
 		gp->pc = TARGET(step->a);
 	else
 		*count = 0;
+	passGate(rt); /* it may go round for ever without waiting; and sysmon, who would preempt it, may be the one who died */
 	if (!load_relaxed(&gp->preempt))
 		return NEXT;
 	gosched(rt, g, true);

@@ -108,6 +108,19 @@ static int the_next_sysmon_sleeps_too(void)
 	return 0;
 }
 
+/* A G that never leaves the runtime, and nobody to preempt it: the repairer, who brings the next sysmon, gets by. */
+static int a_g_that_goes_on_lets_the_repairer_by(void)
+{
+	world_of(1, NULL);
+	gmp_sema(&world, 0);
+	ADD({OP_LOCK, 0, 0}, {OP_UNLOCK, 0, 0}, {OP_LOOP, 0, INT64_MAX});
+	start(&world, 0);
+	kill_sysmon();
+	UNTIL(load_seq_cst(&world.s->repairs) && sysmon_is());
+	stop();
+	return 0;
+}
+
 /* --- stop the world -------------------------------------------------------------------------------------------------- */
 
 /* 0: holds up whoever stops the world until the flag is set: it does not answer. */
@@ -189,6 +202,7 @@ int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
 		{"the_next_sysmon_sleeps_too", the_next_sysmon_sleeps_too},
+		{"a_g_that_goes_on_lets_the_repairer_by", a_g_that_goes_on_lets_the_repairer_by},
 		{"a_dead_ones_id_is_anothers", a_dead_ones_id_is_anothers},
 		{"the_first_count_stands", the_first_count_stands},
 		{NULL, NULL},
