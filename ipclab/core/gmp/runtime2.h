@@ -112,7 +112,7 @@ struct g {
 	uint32_t pc;       /* no point: a running G's alone */
 	uint32_t resume;   /* enum resume: what is left to do of the step before pc. no point: a running G's alone */
 	uint32_t count[4]; /* loop counters. no point: a running G's alone */
-	int64_t left;      /* ns of a compute step still to do. no point: a running G's alone */
+	int64_t left;      /* still to do: ns of a compute step, Gs of a spawn. no point: a running G's alone */
 	uint64_t acc;      /* sum of what it has received. no point: a running G's alone */
 	int64_t since;     /* scratch of a wait that resumes: when it began. no point: a running G's alone */
 	/* statistics; owner; ns */

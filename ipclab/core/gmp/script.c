@@ -283,11 +283,22 @@ static enum how doUnlock(struct gmp *rt, uint32_t g, const struct step *step)
 	return rc ? giveWay(rt, g) : NEXT;
 }
 
-static enum how doSpawn(struct gmp *rt, uint32_t g, const struct step *step)
+/* As a loop of go statements: it can be preempted after each of them, or there may be a million without a pause. */
+static enum how doSpawn(struct gmp *rt, uint32_t g, const struct step *step, int64_t left)
 {
-	for (int64_t i = 0; i < step->b; i++)
+	struct g *gp = G(rt, g);
+
+	while (left-- > 0) {
 		if (!newproc(rt, step->a, g, true))
 			break;
+		passGate(rt);
+		if (left > 0 && load_relaxed(&gp->preempt)) {
+			gp->left = left;
+			gp->resume = OP_SPAWN;
+			gosched(rt, g, true);
+			return LEFT;
+		}
+	}
 	return NEXT;
 }
 
@@ -401,7 +412,7 @@ static enum how perform(struct gmp *rt, uint32_t g, const struct step *step)
 	case OP_WG_WAIT:
 		return waits(waitgroupWait(rt, g, &rt->semas[step->a]));
 	case OP_SPAWN:
-		return doSpawn(rt, g, step);
+		return doSpawn(rt, g, step, step->b);
 	case OP_YIELD:
 		gosched(rt, g, false);
 		return LEFT;
@@ -430,6 +441,8 @@ static enum how resume(struct gmp *rt, uint32_t g, const struct step *steps)
 	switch (gp->resume) {
 	case OP_COMPUTE:
 		return compute(rt, g);
+	case OP_SPAWN:
+		return doSpawn(rt, g, step, gp->left);
 	case OP_SEND:
 		how = sent(rt, g, chansendResume(rt, g));
 		break;

@@ -150,6 +150,25 @@ static int others_run_beside_crunching(void)
 	return 0;
 }
 
+/* One step, as a loop of go statements: the one P does not wait for its end. (When sysmon comes is the kernel's affair.) */
+static int others_run_beside_who_makes_many(void)
+{
+	bool gave_way = false;
+
+	for (int round = 0; !gave_way; round++) {
+		CHECK(round < 50);
+		CHECK_EQ(gmp_create(&world, &(struct gmp_config){.procs = 1, .maxg = 110000, .hooks = HOOKS}), 0);
+		ADD({OP_SPAWN, 1, 100000});
+		ADD({OP_EXIT, 0, 0});
+		start(&world, 0);
+		ends(&world, FATAL_DONE);
+		check_done(&world, 1, 100000, 0);
+		gave_way = load_relaxed(&world.s->preempts) > 0;
+		gmp_destroy(&world);
+	}
+	return 0;
+}
+
 /* An M that parked with a G starts no other one before it. Returns how often it parked. */
 static uint64_t parks_of(uint32_t m)
 {
@@ -661,6 +680,7 @@ int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
 		{"others_run_beside_crunching", others_run_beside_crunching},
+		{"others_run_beside_who_makes_many", others_run_beside_who_makes_many},
 		{"a_preempted_g_keeps_its_m", a_preempted_g_keeps_its_m},
 		{"a_read_goes_on_after_parking", a_read_goes_on_after_parking},
 		{"deferred_while_it_must_not_be", deferred_while_it_must_not_be},
