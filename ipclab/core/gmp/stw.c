@@ -192,9 +192,21 @@ bool tryStopTheWorld(struct gmp *rt)
 	return true;
 }
 
+/*
+ * Who holds worldsema is not always inside: it may be an M at the gate, or one that is dead. So we wait for it outside, too.
+ *
+ * no point: the caller
+ */
 void stopTheWorld(struct gmp *rt)
 {
-	lock(rt, &rt->s->worldsema);
+	uint32_t seen = 0;
+
+	while (!cas_seq_cst(&rt->s->worldsema.key, &seen, rt->tid)) {
+		leaveRuntime(rt, M_PARKED);
+		futex_wait_until(&rt->s->worldsema.key, seen, nanotime() + STOP_LOOK_NS);
+		enterRuntime(rt);
+		seen = 0;
+	}
 	stopTheWorldWithSema(rt);
 }
 

@@ -123,12 +123,13 @@ static int a_g_that_goes_on_lets_the_repairer_by(void)
 
 /* --- stop the world -------------------------------------------------------------------------------------------------- */
 
-/* 0: holds up whoever stops the world until the flag is set: it does not answer. */
+/* 0: holds up whoever stops the world until the flag is set: it does not answer. 1: until the flag is 2. */
 static uint64_t is_deaf(uint32_t which, int64_t argument)
 {
 	sigset_t urg, before;
 
-	(void)which;
+	while (which == 1 && load_seq_cst(flag) != 2)
+		usleep(200);
 	sigemptyset(&urg);
 	sigaddset(&urg, SIGURG);
 	sigprocmask(SIG_BLOCK, &urg, &before);
@@ -143,12 +144,41 @@ static void held_up(void)
 {
 	store_seq_cst(flag, 0);
 	world_of(3, is_deaf);
-	ADD({OP_SPAWN, 1, 1}, {OP_SPAWN, 3, 1}, {OP_SLEEP, 0, 20000000}, {OP_SPAWN, 2, 1}, {OP_SLEEP, 0, 20000000});
+	ADD({OP_SPAWN, 1, 1}, {OP_SPAWN, 3, 1}, {OP_SLEEP, 0, 20000000}, {OP_SPAWN, 2, 1}, {OP_USER, 1, 0});
 	ADD({OP_USER, 0, 0});
 	ADD({OP_STOPWORLD, 0, 0});
 	ADD({OP_BLOCKING, 0, 3600 * NS_PER_S});
 	start(&world, 0);
 	UNTIL(load_seq_cst(&world.s->gcwaiting));
+}
+
+static void a_death_meanwhile(void *unused)
+{
+	(void)unused;
+	UNTIL(load_seq_cst(&world.s->callerwhere) != M_GONE);
+	usleep(20000);
+	kill_sysmon();
+	UNTIL(load_seq_cst(&world.s->repairs) == 1);
+	store_seq_cst(flag, 1);
+}
+
+/* The caller waits for the M that stops the world, that one, outside, for the gate, and the gate not for the caller. */
+static int the_caller_waits_outside(void)
+{
+	pid_t pid;
+
+	alarm(100);
+	held_up();
+	pid = spawn(a_death_meanwhile, NULL);
+	CHECK_EQ(gmp_set_procs(&world, 2), 0);
+	CHECK_EQ(ending_of(pid), 0);
+	CHECK_EQ(load_seq_cst(&world.s->gomaxprocs), 2);
+	store_seq_cst(flag, 2);
+	ends(&world, FATAL_DONE);
+	CHECK_EQ(load_relaxed(&world.s->lostgs), 0);
+	gmp_destroy(&world);
+	alarm(0);
+	return 0;
 }
 
 /* Of an M that died long ago, in a record nobody has had since. The kernel has given its id to the one that stops now. */
@@ -172,7 +202,7 @@ static int a_dead_ones_id_is_anothers(void)
 	UNTIL(load_seq_cst(&world.s->repairs) == 2 && !load_seq_cst(&world.s->gate));
 	CHECK_EQ(load_seq_cst(&world.s->gcwaiting), 1);
 	CHECK_EQ(load_seq_cst(&world.s->worldsema.key), stopper);
-	store_seq_cst(flag, 1);
+	store_seq_cst(flag, 2);
 	ends(&world, FATAL_DONE);
 	CHECK_EQ(load_relaxed(&world.s->lostgs), 1);
 	gmp_destroy(&world);
@@ -203,6 +233,7 @@ int main(int argc, char **argv)
 	static const struct test tests[] = {
 		{"the_next_sysmon_sleeps_too", the_next_sysmon_sleeps_too},
 		{"a_g_that_goes_on_lets_the_repairer_by", a_g_that_goes_on_lets_the_repairer_by},
+		{"the_caller_waits_outside", the_caller_waits_outside},
 		{"a_dead_ones_id_is_anothers", a_dead_ones_id_is_anothers},
 		{"the_first_count_stands", the_first_count_stands},
 		{NULL, NULL},
