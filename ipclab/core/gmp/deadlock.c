@@ -9,6 +9,7 @@
 #include "point.h"
 #include "proc.h"
 #include "runq.h"
+#include "template.h"
 
 /*
  * The first reason counts. The caller is woken; it ends the others. The reason stands in the word from the first store on:
@@ -30,6 +31,11 @@ void fatal(struct gmp *rt, enum fatal why, uint64_t arg, const char *text)
 	POINT(rt, "fatal.said");
 	note_poke(&s->donenote);
 	POINT(rt, "fatal.poked");
+}
+
+bool isOver(struct gmp *rt)
+{
+	return load_seq_cst(&rt->s->exiting) || load_seq_cst(&rt->s->fatal) || (!rt->m && templateLook(rt) < 0);
 }
 
 static _Noreturn void leaveProcess(struct gmp *rt, int code)

@@ -285,16 +285,12 @@ int gmp_set_procs(struct gmp *rt, uint32_t procs)
 	if (procs < 1 || procs > GMP_MAXPROCS)
 		return -EINVAL;
 	enterRuntime(rt);
-	stopTheWorld(rt);
-	if (load_seq_cst(&rt->s->fatal)) { /* it ended meanwhile */
-		unlock(rt, &rt->s->worldsema);
-		leaveRuntime(rt, M_GONE);
-		return 0;
+	if (stopTheWorld(rt)) {
+		store_relaxed(&rt->s->newprocs, procs);
+		startTheWorld(rt);
 	}
-	store_relaxed(&rt->s->newprocs, procs);
-	startTheWorld(rt);
 	leaveRuntime(rt, M_GONE);
-	return 0;
+	return load_seq_cst(&rt->s->exiting) || load_seq_cst(&rt->s->fatal) ? 0 : templateLook(rt); /* it may have ended meanwhile */
 }
 
 int gmp_stop(struct gmp *rt)

@@ -58,7 +58,7 @@ int gmp_program(struct gmp *rt, const struct step *steps, uint32_t n);
 int gmp_start(struct gmp *rt, uint32_t program, uint32_t *wrong);
 /* The reason it ended (enum fatal), -ETIMEDOUT, or -ECHILD: the template has died. -EINTR after a signal. */
 int gmp_wait(struct gmp *rt, int64_t deadline_ns);
-/* Ps from now on, while it runs: stops the world. -EINVAL: none, or more than GMP_MAXPROCS. */
+/* Ps from now on, while it runs: stops the world. -EINVAL: none, or more than GMP_MAXPROCS. -ECHILD: as gmp_wait. */
 int gmp_set_procs(struct gmp *rt, uint32_t procs);
 /* Ends everybody; the segment can still be read. Harmless when nothing runs. */
 int gmp_stop(struct gmp *rt);

@@ -15,8 +15,9 @@
 #define HOLDER_LOOK_NS INT64_C(1000000)
 
 /*
- * One sleep for a lock. The template alone can find out that the holder is dead, also while it waits for him. Everybody
- * looks once a second whether he stands still (SIGSTOP): then he is named, for nothing else would tell why we hang.
+ * One sleep for a lock. The template alone can find out that the holder is dead, also while it waits for him; and the
+ * caller, if all are dead with the template. Everybody looks once a second whether he stands still (SIGSTOP): then he is
+ * named, for nothing else would tell why we hang.
  */
 static void sleepFor(struct gmp *rt, struct mutex *l, uint32_t seen, int64_t since, uint32_t *named)
 {
@@ -25,6 +26,8 @@ static void sleepFor(struct gmp *rt, struct mutex *l, uint32_t seen, int64_t sin
 	futex_wait_until(&l->key, seen | SLEEPERS, now + (rt->where ? STALLED_NS : HOLDER_LOOK_NS));
 	if (!rt->where)
 		templateLockLook(rt);
+	else if (!rt->m && templateLook(rt) < 0)
+		lockrelease(l, seen & ~SLEEPERS); /* the template has died, and with it the holder: the caller is alone */
 	if (*named)
 		unname(rt, *named);
 	*named = 0;

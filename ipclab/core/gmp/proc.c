@@ -138,6 +138,12 @@ static void becameRunnable(struct gmp *rt, struct g *gp)
 		gp->runnablesince = (int64_t)cputicks();
 }
 
+/* A gate that is closed when the run ends stays so: an M is ended there, but the caller goes on. */
+static bool callerIsLeft(struct gmp *rt)
+{
+	return !rt->m && isOver(rt);
+}
+
 void gatewait(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
@@ -145,12 +151,12 @@ void gatewait(struct gmp *rt)
 	do {
 		store_seq_cst(rt->where, M_PARKED);
 		POINT(rt, "gatewait.outside");
-		while (load_seq_cst(&s->gate))
+		while (load_seq_cst(&s->gate) && !callerIsLeft(rt))
 			futex_wait_until(&s->gate, 1, monotonic_ns() + GATE_LOOK_NS);
 		rt->eventticks = 0;
 		store_seq_cst(rt->where, M_RUNTIME);
 		POINT(rt, "gatewait.inside");
-	} while (load_seq_cst(&s->gate));
+	} while (load_seq_cst(&s->gate) && !callerIsLeft(rt));
 }
 
 /* --- making runnable ------------------------------------------------------------------------------------------------ */

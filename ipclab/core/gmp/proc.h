@@ -68,7 +68,7 @@ void notewakeup(struct gmp *rt, struct note *note); /* the same, where that is a
 
 /* stw.c */
 bool tryStopTheWorld(struct gmp *rt); /* on an M: false when another one stops it; let the G give way, and try again */
-void stopTheWorld(struct gmp *rt);    /* by somebody without a P: waits */
+bool stopTheWorld(struct gmp *rt);    /* by the caller: waits. False: it is over, and there is nothing to be started */
 void startTheWorld(struct gmp *rt);
 void gcstopm(struct gmp *rt);
 uint32_t procresize(struct gmp *rt, int32_t n); /* sched.lock, world stopped; the Ps with work, by link */
@@ -103,6 +103,8 @@ static inline uint32_t fatalSaid(struct gmp *rt)
 
 	return why & FATAL_SAYING ? FATAL_NONE : why;
 }
+/* The run has ended, or (asked by the caller) the template has died: nobody will come whom one could wait for. */
+bool isOver(struct gmp *rt);
 _Noreturn void throw(struct gmp *rt, const char *text);
 _Noreturn void mexit(struct gmp *rt); /* thread or process ends here */
 

@@ -122,8 +122,8 @@ static void lookAfterTheLate(struct gmp *rt, int64_t waited)
 		nameAll(rt);
 }
 
-/* With worldsema held. */
-static void stopTheWorldWithSema(struct gmp *rt)
+/* With worldsema held. False: it is over. */
+static bool stopTheWorldWithSema(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
 	int64_t began = nanotime(), waited = 0;
@@ -159,8 +159,8 @@ static void stopTheWorldWithSema(struct gmp *rt)
 		rc = note_sleep(&s->stopnote, nanotime() + (waited < LATE_NS ? STOP_LOOK_NS : LATE_LOOK_NS), 0);
 		POINT(rt, "stw.slept");
 		enterRuntime(rt);
-		if (load_seq_cst(&s->exiting) || load_seq_cst(&s->fatal))
-			return;
+		if (isOver(rt))
+			return false;
 		waited = nanotime() - began;
 		if (waited > LATE_NS)
 			lookAfterTheLate(rt, waited);
@@ -178,6 +178,7 @@ static void stopTheWorldWithSema(struct gmp *rt)
 	for (int32_t i = 0; i < load_relaxed(&s->gomaxprocs); i++)
 		if (load_relaxed(&rt->allp[i].status) != _Pgcstop)
 			throw(rt, "stopTheWorld: not stopped (status != _Pgcstop)");
+	return true;
 }
 
 bool tryStopTheWorld(struct gmp *rt)
@@ -197,17 +198,17 @@ bool tryStopTheWorld(struct gmp *rt)
  *
  * no point: the caller
  */
-void stopTheWorld(struct gmp *rt)
+bool stopTheWorld(struct gmp *rt)
 {
 	uint32_t seen = 0;
 
-	while (!cas_seq_cst(&rt->s->worldsema.key, &seen, rt->tid)) {
+	while (!isOver(rt) && !cas_seq_cst(&rt->s->worldsema.key, &seen, rt->tid)) {
 		leaveRuntime(rt, M_PARKED);
 		futex_wait_until(&rt->s->worldsema.key, seen, nanotime() + STOP_LOOK_NS);
 		enterRuntime(rt);
 		seen = 0;
 	}
-	stopTheWorldWithSema(rt);
+	return !isOver(rt) && stopTheWorldWithSema(rt);
 }
 
 /* A P that goes: its Gs to the head of the global queue, in their order; its timers and free Gs to others. */

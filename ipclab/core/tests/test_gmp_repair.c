@@ -209,6 +209,63 @@ static int a_dead_ones_id_is_anothers(void)
 	return 0;
 }
 
+static void the_template_dies(void *held)
+{
+	int32_t template = load_seq_cst(&world.s->templatepid);
+
+	UNTIL(load_seq_cst(&world.s->callerwhere) != M_GONE);
+	usleep(20000);
+	if (held) /* sched.lock, by somebody who dies too */
+		store_seq_cst(&world.s->lock.key, (uint32_t)template);
+	CHECK_EQ(kill(template, SIGKILL), 0);
+}
+
+/* Nobody is left who could stop: the caller is told so, wherever he waits. */
+static int the_caller_hears_that_all_are_dead(void)
+{
+	alarm(100);
+	for (intptr_t held = 0; held < 2; held++) {
+		pid_t pid;
+
+		held_up();
+		pid = spawn(the_template_dies, (void *)held);
+		CHECK_EQ(gmp_set_procs(&world, 2), -ECHILD);
+		CHECK_EQ(ending_of(pid), 0);
+		CHECK_EQ(gmp_set_procs(&world, 2), -ECHILD);
+		CHECK_EQ(gmp_wait(&world, SECONDS(1)), -ECHILD);
+		gmp_destroy(&world);
+	}
+	alarm(0);
+	return 0;
+}
+
+/* The run ends while the gate is closed for a repair, which there is no use for any more. */
+static int the_caller_comes_to_a_gate_that_stays_closed(void)
+{
+	uint32_t main_m = 0;
+
+	alarm(100);
+	world_of(1, NULL);
+	ADD({OP_EXIT, 0, 0});
+	store_seq_cst(&world.s->killcountdown, 1);
+	store_seq_cst(&world.s->killsignal, SIGSTOP);
+	store_seq_cst(&world.s->killpoint, pointhash("fatal.claimed"));
+	start(&world, 0);
+	UNTIL(!load_seq_cst(&world.s->killpoint));
+	for (uint32_t m = 1; m <= mLast(&world); m++)
+		main_m = load_seq_cst(&M(&world, m)->where) == M_RUNTIME && m != sysmon_is() ? m : main_m;
+	CHECK(main_m);
+	kill_sysmon();
+	UNTIL(load_seq_cst(&world.s->gate));
+	CHECK_EQ(kill(pid_of(main_m), SIGCONT), 0);
+	UNTIL(fatalSaid(&world));
+	CHECK_EQ(gmp_set_procs(&world, 2), 0);
+	ends(&world, FATAL_DONE);
+	gmp_destroy(&world);
+	alarm(0);
+	return 0;
+}
+
 /* --- wait groups ----------------------------------------------------------------------------------------------------- */
 
 /* Who counts first dies when he has: what he has counted is not taken for a mutex that he had locked. */
@@ -234,6 +291,8 @@ int main(int argc, char **argv)
 		{"the_next_sysmon_sleeps_too", the_next_sysmon_sleeps_too},
 		{"a_g_that_goes_on_lets_the_repairer_by", a_g_that_goes_on_lets_the_repairer_by},
 		{"the_caller_waits_outside", the_caller_waits_outside},
+		{"the_caller_hears_that_all_are_dead", the_caller_hears_that_all_are_dead},
+		{"the_caller_comes_to_a_gate_that_stays_closed", the_caller_comes_to_a_gate_that_stays_closed},
 		{"a_dead_ones_id_is_anothers", a_dead_ones_id_is_anothers},
 		{"the_first_count_stands", the_first_count_stands},
 		{NULL, NULL},
