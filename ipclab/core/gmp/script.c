@@ -312,7 +312,7 @@ static enum how doLoop(struct gmp *rt, uint32_t g, const struct step *step)
 	else
 		*count = 0;
 	passGate(rt); /* it may go round for ever without waiting; and sysmon, who would preempt it, may be the one who died */
-	if (!load_relaxed(&gp->preempt))
+	if (!load_relaxed(&gp->preempt) && !load_relaxed(&rt->s->exiting)) /* a thread must see the end by itself */
 		return NEXT;
 	gosched(rt, g, true);
 	return LEFT;

@@ -336,6 +336,24 @@ static void deadlock_story(struct gmp *rt)
 	CHECK_EQ(load_relaxed(&rt->s->fatalarg), 6);
 }
 
+static void goes_round(struct gmp *rt)
+{
+	struct step forever[] = {{OP_LOCK, gmp_sema(rt, 0), 0}, {OP_UNLOCK, 0, 0}, {OP_LOOP, 0, INT64_MAX}};
+
+	gmp_program(rt, forever, COUNT_OF(forever));
+	start(rt, 0);
+	while (!gmp_tally(rt, 0).spawned)
+		usleep(100);
+	usleep(2000);
+	CHECK_EQ(gmp_stop(rt), 0);
+}
+
+/* Who never leaves the runtime sees the end all the same: sysmon has seen it, and preempts nobody any more. */
+static int the_end_comes_to_who_goes_round(void)
+{
+	return everywhere(goes_round);
+}
+
 static int all_asleep_is_an_error(void)
 {
 	return everywhere(deadlock_story);
@@ -576,6 +594,7 @@ int main(int argc, char **argv)
 		{"the_world_stops_and_resizes", the_world_stops_and_resizes},
 		{"resized_from_outside", resized_from_outside},
 		{"endless_gs_are_preempted", endless_gs_are_preempted},
+		{"the_end_comes_to_who_goes_round", the_end_comes_to_who_goes_round},
 		{"all_asleep_is_an_error", all_asleep_is_an_error},
 		{"misuse_is_an_error", misuse_is_an_error},
 		{"wrong_programs_are_refused", wrong_programs_are_refused},
