@@ -52,6 +52,10 @@ class Unavailable(IpclabError):
     """This machine, this user or this installation does not offer it; `hint` says what would."""
 
 
+class NotPortable(IpclabError):
+    """Something cannot leave its process: the message names the function, its local and the reason."""
+
+
 class MessageTooLarge(IpclabError):
     """A message is over the limit. `limit_bytes` is the limit, `source` where it comes from."""
 

@@ -1,0 +1,463 @@
+/* _frames_write.c: objects -> bytes. The format is in _frames.h, what it is for in _frames.c. */
+#include "_frames.h"
+
+#include <string.h>
+
+/* --- bytes ---------------------------------------------------------------------------------------------------------- */
+
+static int make_room(struct writer *w, size_t n)
+{
+	size_t room = w->room * 2 > w->used + n ? w->room * 2 : w->used + n;
+	char *bytes = PyMem_Realloc(w->bytes == w->first ? NULL : w->bytes, room);
+
+	if (!bytes) {
+		PyErr_NoMemory();
+		return -1;
+	}
+	if (w->bytes == w->first)
+		memcpy(bytes, w->first, w->used);
+	w->bytes = bytes;
+	w->room = room;
+	return 0;
+}
+
+static inline int reserve(struct writer *w, size_t n)
+{
+	return w->room - w->used >= n ? 0 : make_room(w, n);
+}
+
+static inline void put_n(struct writer *w, uint64_t n)
+{
+	for (; n >= 0x80; n >>= 7)
+		w->bytes[w->used++] = (char)(n | 0x80);
+	w->bytes[w->used++] = (char)n;
+}
+
+int write_tag(struct writer *w, enum tag tag)
+{
+	if (reserve(w, 1) < 0)
+		return -1;
+	w->bytes[w->used++] = (char)tag;
+	return 0;
+}
+
+int write_n(struct writer *w, uint64_t n)
+{
+	if (reserve(w, 10) < 0)
+		return -1;
+	put_n(w, n);
+	return 0;
+}
+
+int write_tag_n(struct writer *w, enum tag tag, uint64_t n)
+{
+	if (reserve(w, 11) < 0)
+		return -1;
+	w->bytes[w->used++] = (char)tag;
+	put_n(w, n);
+	return 0;
+}
+
+int write_run(struct writer *w, enum tag tag, const void *bytes, size_t n)
+{
+	if (reserve(w, n + 11) < 0)
+		return -1;
+	w->bytes[w->used++] = (char)tag;
+	put_n(w, n);
+	memcpy(w->bytes + w->used, bytes, n);
+	w->used += n;
+	return 0;
+}
+
+/* Kept until the end: the memory of one that was freed might become another object, and pass for it. */
+int write_seen(struct writer *w, PyObject *object)
+{
+	if (identities_put(&w->seen, object, w->numbers++) < 0)
+		return -1;
+	Py_INCREF(object);
+	return 0;
+}
+
+/*
+ * A tuple that holds itself, by way of a list, has been written whole, and numbered, within itself. The reader has then
+ * made one; this second one he must read, count, and not take.
+ */
+int write_after(struct writer *w, PyObject *object, size_t start)
+{
+	struct identity *before = identities_at(&w->seen, object);
+
+	if (!before->object)
+		return write_seen(w, object);
+	if (reserve(w, 1) < 0)
+		return -1;
+	memmove(w->bytes + start + 1, w->bytes + start, w->used++ - start);
+	w->bytes[start] = TAG_RATHER;
+	w->numbers++;
+	return write_n(w, before->number) < 0 ? -1 : 1;
+}
+
+/* --- values --------------------------------------------------------------------------------------------------------- */
+
+static int write_bigint(struct writer *w, PyObject *object)
+{
+	size_t n = _PyLong_NumBits(object) / 8 + 1;
+	unsigned char *bytes = PyMem_Malloc(n);
+	int rc;
+
+	if (!bytes) {
+		PyErr_NoMemory();
+		return -1;
+	}
+#if PY_VERSION_HEX >= 0x030d0000
+	rc = _PyLong_AsByteArray((PyLongObject *)object, bytes, n, 1, 1, 1);
+#else
+	rc = _PyLong_AsByteArray((PyLongObject *)object, bytes, n, 1, 1);
+#endif
+	if (rc == 0)
+		rc = write_run(w, TAG_BIGINT, bytes, n);
+	PyMem_Free(bytes);
+	return rc;
+}
+
+static int write_int(struct writer *w, PyObject *object)
+{
+	int overflow;
+	long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
+
+	return overflow ? write_bigint(w, object) : write_tag_n(w, TAG_INT, zigzag(value));
+}
+
+static int write_encoded(struct writer *w, PyObject *object)
+{
+	PyObject *encoded = PyUnicode_AsEncodedString(object, "utf-8", "surrogatepass");
+	Py_ssize_t n = encoded ? PyBytes_GET_SIZE(encoded) : 0;
+	int rc = encoded ? 0 : -1;
+
+	if (rc == 0 && n >= SHARED_BYTES)
+		rc = write_seen(w, object);
+	if (rc == 0)
+		rc = write_run(w, TAG_STR, PyBytes_AS_STRING(encoded), (size_t)n);
+	Py_XDECREF(encoded);
+	return rc;
+}
+
+static int write_str(struct writer *w, PyObject *object)
+{
+	Py_ssize_t n = PyUnicode_GET_LENGTH(object);
+
+	if (!PyUnicode_IS_COMPACT_ASCII(object))
+		return write_encoded(w, object);
+	if (n >= SHARED_BYTES && write_seen(w, object) < 0)
+		return -1;
+	return write_run(w, TAG_STR, PyUnicode_1BYTE_DATA(object), (size_t)n);
+}
+
+static int write_bytes(struct writer *w, PyObject *object)
+{
+	Py_ssize_t n = PyBytes_GET_SIZE(object);
+
+	if (n >= SHARED_BYTES && write_seen(w, object) < 0)
+		return -1;
+	return write_run(w, TAG_BYTES, PyBytes_AS_STRING(object), (size_t)n);
+}
+
+static int write_float(struct writer *w, PyObject *object)
+{
+	double value = PyFloat_AS_DOUBLE(object);
+
+	if (reserve(w, 1 + sizeof value) < 0)
+		return -1;
+	w->bytes[w->used] = TAG_FLOAT;
+	memcpy(w->bytes + w->used + 1, &value, sizeof value);
+	w->used += 1 + sizeof value;
+	return 0;
+}
+
+static int write_bytearray(struct writer *w, PyObject *object)
+{
+	if (write_seen(w, object) < 0)
+		return -1;
+	return write_run(w, TAG_BYTEARRAY, PyByteArray_AS_STRING(object), (size_t)PyByteArray_GET_SIZE(object));
+}
+
+/* What protocol 5 would send out of band: here it is in band, and as there, writable is a bytearray. */
+static int write_buffer(struct writer *w, PyObject *object)
+{
+	const Py_buffer *view = PyPickleBuffer_GetBuffer(object);
+
+	if (!view)
+		return -1;
+	if (!PyBuffer_IsContiguous(view, 'A')) {
+		PyErr_SetString(NotPortable, "a PickleBuffer that is not contiguous");
+		return -1;
+	}
+	if (!view->readonly || view->len >= SHARED_BYTES)
+		w->numbers++; /* the reader counts it; nothing here can mean it again */
+	return write_run(w, view->readonly ? TAG_BYTES : TAG_BYTEARRAY, view->buf, (size_t)view->len);
+}
+
+/* --- containers ----------------------------------------------------------------------------------------------------- */
+
+static int write_tuple(struct writer *w, PyObject *object)
+{
+	Py_ssize_t n = PyTuple_GET_SIZE(object);
+	size_t start = w->used;
+
+	if (write_tag_n(w, TAG_TUPLE, (uint64_t)n) < 0)
+		return -1;
+	for (Py_ssize_t i = 0; i < n; i++)
+		if (write_object(w, PyTuple_GET_ITEM(object, i)) < 0)
+			return -1;
+	return n && write_after(w, object, start) < 0 ? -1 : 0;
+}
+
+static int changed(const char *what)
+{
+	PyErr_Format(PyExc_RuntimeError, "%s changed size while it was captured", what);
+	return -1;
+}
+
+/* Writing an item may run code of the user's (__reduce__), which may do anything to the container. */
+static int write_list(struct writer *w, PyObject *object)
+{
+	Py_ssize_t n = PyList_GET_SIZE(object);
+
+	if (write_seen(w, object) < 0 || write_tag_n(w, TAG_LIST, (uint64_t)n) < 0)
+		return -1;
+	for (Py_ssize_t i = 0; i < n; i++) {
+		PyObject *item;
+		int rc;
+
+		if (PyList_GET_SIZE(object) != n)
+			return changed("list");
+		item = Py_NewRef(PyList_GET_ITEM(object, i));
+		rc = write_object(w, item);
+		Py_DECREF(item);
+		if (rc < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int write_dict(struct writer *w, PyObject *object)
+{
+	Py_ssize_t n = PyDict_GET_SIZE(object), at = 0, count = 0;
+	PyObject *key, *value;
+	int rc = 0;
+
+	if (write_seen(w, object) < 0 || write_tag_n(w, TAG_DICT, (uint64_t)n) < 0)
+		return -1;
+	while (rc == 0 && PyDict_Next(object, &at, &key, &value)) {
+		Py_INCREF(key);
+		Py_INCREF(value);
+		if (write_object(w, key) < 0 || write_object(w, value) < 0)
+			rc = -1;
+		else if (PyDict_GET_SIZE(object) != n || ++count > n)
+			rc = changed("dict");
+		Py_DECREF(key);
+		Py_DECREF(value);
+	}
+	return rc == 0 && count != n ? changed("dict") : rc;
+}
+
+static int write_set(struct writer *w, PyObject *object, enum tag tag)
+{
+	size_t start = w->used;
+	PyObject *items;
+	int rc = 0;
+
+	if (tag == TAG_SET && write_seen(w, object) < 0)
+		return -1;
+	items = PySequence_Tuple(object);
+	if (!items || write_tag_n(w, tag, (uint64_t)PyTuple_GET_SIZE(items)) < 0)
+		rc = -1;
+	for (Py_ssize_t i = 0; rc == 0 && i < PyTuple_GET_SIZE(items); i++)
+		rc = write_object(w, PyTuple_GET_ITEM(items, i));
+	Py_XDECREF(items);
+	if (rc == 0 && tag == TAG_FROZENSET && write_after(w, object, start) < 0)
+		rc = -1;
+	return rc;
+}
+
+static int write_cell(struct writer *w, PyObject *object)
+{
+	if (write_seen(w, object) < 0 || write_tag(w, TAG_CELL) < 0)
+		return -1;
+	return write_object(w, PyCell_GET(object));
+}
+
+/* --- all of them ---------------------------------------------------------------------------------------------------- */
+
+/* What coroutine.__await__() gives. 3.13 does not export the type; a class of the user's is on the heap. */
+static bool is_wrapper(PyTypeObject *type)
+{
+	return !(type->tp_flags & Py_TPFLAGS_HEAPTYPE) && strcmp(type->tp_name, "coroutine_wrapper") == 0;
+}
+
+static int write_wrapper(struct writer *w, PyObject *object)
+{
+	struct wrapper { /* genobject.c: PyCoroWrapper */
+		PyObject_HEAD
+		PyObject *coroutine;
+	} *wrapper = (struct wrapper *)object;
+	size_t start = w->used;
+
+	if (write_tag(w, TAG_WRAPPER) < 0 || write_object(w, wrapper->coroutine) < 0)
+		return -1;
+	return write_after(w, object, start) < 0 ? -1 : 0;
+}
+
+static int write_other(struct writer *w, PyObject *object)
+{
+	PyTypeObject *type = Py_TYPE(object);
+	int rc;
+
+	if (type == &PyFunction_Type)
+		return write_function(w, object);
+	if (type == &PyMethod_Type)
+		return write_method(w, object);
+	if (PyType_Check(object) || type == &PyModule_Type || type == &PyCode_Type)
+		return write_must_be_named(w, object);
+	if (type == &PyCFunction_Type && (!PyCFunction_GET_SELF(object) || PyModule_Check(PyCFunction_GET_SELF(object))))
+		return write_must_be_named(w, object);
+	if (type == &PyByteArray_Type)
+		return write_bytearray(w, object);
+	if (type == &PyPickleBuffer_Type)
+		return write_buffer(w, object);
+	if (is_wrapper(type))
+		return write_wrapper(w, object);
+	if (type == &PyAsyncGen_Type) {
+		PyErr_SetString(NotPortable, "an async generator cannot leave its process");
+		return -1;
+	}
+	rc = write_iterator(w, object);
+	return rc == 0 ? write_reduced(w, object) : rc < 0 ? -1 : 0;
+}
+
+static int write_container(struct writer *w, PyObject *object)
+{
+	PyTypeObject *type = Py_TYPE(object);
+	struct identity *again = identities_at(&w->seen, object);
+
+	if (again->object)
+		return write_tag_n(w, TAG_AGAIN, again->number);
+	if (type == &PyUnicode_Type)
+		return write_str(w, object);
+	if (type == &PyBytes_Type)
+		return write_bytes(w, object);
+	if (type == &PyTuple_Type)
+		return write_tuple(w, object);
+	if (type == &PyList_Type)
+		return write_list(w, object);
+	if (type == &PyDict_Type)
+		return write_dict(w, object);
+	if (type == &PyCell_Type)
+		return write_cell(w, object);
+	if (type == &PyCoro_Type || type == &PyGen_Type)
+		return write_frame(w, (PyGenObject *)object);
+	if (type == &Suspension_Type)
+		return write_suspension(w, object);
+	if (type == &PySet_Type)
+		return write_set(w, object, TAG_SET);
+	if (type == &PyFrozenSet_Type)
+		return write_set(w, object, TAG_FROZENSET);
+	return write_other(w, object);
+}
+
+int write_object(struct writer *w, PyObject *object)
+{
+	PyTypeObject *type;
+	int rc;
+
+	if (!object)
+		return write_tag(w, TAG_EMPTY);
+	if (object == Py_None)
+		return write_tag(w, TAG_NONE);
+	type = Py_TYPE(object);
+	if (type == &PyLong_Type)
+		return write_int(w, object);
+	/* A character may take three bytes: what is shorter than a third is never numbered. */
+	if (type == &PyUnicode_Type && PyUnicode_GET_LENGTH(object) < SHARED_BYTES / 4)
+		return write_str(w, object);
+	if (type == &PyBool_Type)
+		return write_tag(w, object == Py_True ? TAG_TRUE : TAG_FALSE);
+	if (type == &PyFloat_Type)
+		return write_float(w, object);
+	if (object == Py_Ellipsis || object == Py_NotImplemented)
+		return write_tag(w, object == Py_Ellipsis ? TAG_ELLIPSIS : TAG_NOTIMPLEMENTED);
+	if (Py_EnterRecursiveCall(" while a coroutine was captured"))
+		return -1;
+	rc = write_container(w, object);
+	Py_LeaveRecursiveCall();
+	return rc;
+}
+
+/* --- a capture ------------------------------------------------------------------------------------------------------ */
+
+static void begin(struct writer *w, Codec *codec)
+{
+	w->codec = codec;
+	w->bytes = w->first;
+	w->used = 0, w->room = sizeof w->first;
+	w->numbers = 0;
+	w->located = false;
+	identities_begin(&w->seen);
+}
+
+static void end(struct writer *w)
+{
+	size_t left = w->seen.used;
+
+	for (size_t i = 0; left; i++) {
+		if (!w->seen.slots[i].object)
+			continue;
+		Py_DECREF(w->seen.slots[i].object);
+		left--;
+	}
+	identities_end(&w->seen);
+	if (w->bytes != w->first)
+		PyMem_Free(w->bytes);
+}
+
+PyObject *dump(Codec *codec, PyObject *object)
+{
+	PyObject *bytes = NULL;
+	struct writer w;
+	uint32_t seal;
+
+	begin(&w, codec);
+	if (write_object(&w, object) == 0 && reserve(&w, SEAL_BYTES) == 0) {
+		seal = seal_of(w.bytes, w.used);
+		memcpy(w.bytes + w.used, &seal, SEAL_BYTES);
+		bytes = PyBytes_FromStringAndSize(w.bytes, (Py_ssize_t)(w.used + SEAL_BYTES));
+	} else {
+		not_portable(NULL, NULL);
+	}
+	end(&w);
+	return bytes;
+}
+
+static void for_each(struct identities *map, void (*call)(PyObject *))
+{
+	for (size_t i = 0; i <= map->mask; i++)
+		if (map->slots[i].object)
+			call(map->slots[i].object);
+}
+
+/* Walks as dump does, so that it finds what dump has found. */
+int abandon(Codec *codec, PyObject *object)
+{
+	struct writer w;
+	int rc;
+
+	begin(&w, codec);
+	rc = write_object(&w, object);
+	if (rc == 0) {
+		for_each(&w.seen, frame_forget);
+		for_each(&w.seen, frame_empty);
+	} else {
+		not_portable(NULL, NULL);
+	}
+	end(&w);
+	return rc;
+}
