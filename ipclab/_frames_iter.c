@@ -73,6 +73,17 @@ PyObject *read_range_iterator(struct reader *r)
 	return seen(r, (PyObject *)iter);
 }
 
+/* Over something empty: it ends as the interpreter ends it, which is not the same in every version. */
+static PyObject *ended(PyObject *iter)
+{
+	if (iter) {
+		PyObject *item = Py_TYPE(iter)->tp_iternext(iter);
+
+		Py_XDECREF(item);
+	}
+	return iter;
+}
+
 /* --- list and tuple ------------------------------------------------------------------------------------------------- */
 
 typedef struct { /* one structure serves both */
@@ -86,7 +97,7 @@ static int write_sequence(struct writer *w, PyObject *object, enum tag tag)
 	SequenceIter *iter = (SequenceIter *)object;
 	size_t start = w->used;
 
-	if (write_tag_n(w, tag, (uint64_t)iter->index) < 0 || write_object(w, iter->sequence) < 0)
+	if (write_tag_n(w, tag, iter->sequence ? (uint64_t)iter->index : 0) < 0 || write_object(w, iter->sequence) < 0)
 		return -1;
 	return write_after(w, object, start) < 0 ? -1 : 0;
 }
@@ -99,10 +110,8 @@ static PyObject *iterator_over(PyObject *sequence, enum tag tag)
 		return NULL;
 	/* Not PyObject_GetIter: a subclass may have its own __iter__, and what was captured was the plain one. */
 	iter = (tag == TAG_LIST_ITER ? PyList_Type.tp_iter : PyTuple_Type.tp_iter)(any);
-	if (iter && !sequence)
-		Py_CLEAR(((SequenceIter *)iter)->sequence);
 	Py_DECREF(any);
-	return iter;
+	return sequence ? iter : ended(iter);
 }
 
 PyObject *read_sequence_iterator(struct reader *r, enum tag tag)
@@ -116,7 +125,7 @@ PyObject *read_sequence_iterator(struct reader *r, enum tag tag)
 		corrupt("an iterator over nothing of its kind");
 	else
 		iter = iterator_over(sequence, tag);
-	if (iter)
+	if (iter && sequence)
 		((SequenceIter *)iter)->index = (Py_ssize_t)index;
 	Py_XDECREF(sequence);
 	return seen(r, iter);
@@ -185,11 +194,9 @@ static PyObject *new_dict_iterator(PyObject *dict, const struct kind *kind)
 
 	if (view)
 		iter = kind->backwards ? PyObject_CallMethod(view, "__reversed__", NULL) : PyObject_GetIter(view);
-	if (iter && !dict)
-		Py_CLEAR(((DictIter *)iter)->dict);
 	Py_XDECREF(view);
 	Py_XDECREF(any);
-	return iter;
+	return dict ? iter : ended(iter);
 }
 
 PyObject *read_dict_iterator(struct reader *r)
@@ -205,7 +212,7 @@ PyObject *read_dict_iterator(struct reader *r)
 		corrupt("an iterator over no dict");
 	else
 		iter = new_dict_iterator(dict, &kinds[kind]);
-	if (iter) {
+	if (iter && dict) {
 		((DictIter *)iter)->used = (Py_ssize_t)unzigzag(used);
 		((DictIter *)iter)->at = (Py_ssize_t)unzigzag(at);
 		((DictIter *)iter)->hint = (Py_ssize_t)unzigzag(hint);
