@@ -91,7 +91,7 @@ static inline struct identity *identities_at(struct identities *map, PyObject *o
 /* What one process remembers from one capture to the next. */
 typedef struct {
 	PyObject_HEAD
-	PyObject *name_of; /* object, globals of a code -> int or bytes: its name in every process; None: it has none */
+	PyObject *name_of; /* object, scope (see write_named) -> int or bytes: its name in every process; None: it has none */
 	PyObject *find;    /* int or bytes -> object */
 	PyObject *reduce;  /* object without a name -> what __reduce_ex__ would give, or None: it cannot travel */
 	struct identities named; /* object -> its place in the two lists */
@@ -144,10 +144,14 @@ int write_run(struct writer *w, enum tag tag, const void *bytes, size_t n);
 int write_seen(struct writer *w, PyObject *object); /* gives it the next number */
 /* write_seen for what is numbered after its parts; start: where w->used stood before its tag. 1: it was there already. */
 int write_after(struct writer *w, PyObject *object, size_t start);
-/* 1: written by its name; 0: it has none, and nothing is written. globals: of a code, else NULL. */
-int write_named(struct writer *w, PyObject *object, PyObject *globals);
+/*
+ * 1: written by its name; 0: it has none, and nothing is written. scope: the globals of a code, the name that an object
+ * asked for, else NULL.
+ */
+int write_named(struct writer *w, PyObject *object, PyObject *scope);
 int write_function(struct writer *w, PyObject *object);
 int write_method(struct writer *w, PyObject *object);
+bool goes_by_name(PyObject *object); /* or not at all, unless the codec's reduce knows how to make it anew */
 int write_must_be_named(struct writer *w, PyObject *object);
 int write_reduced(struct writer *w, PyObject *object);
 int write_frame(struct writer *w, PyGenObject *generator);

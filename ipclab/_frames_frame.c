@@ -171,8 +171,10 @@ void frame_forget(PyObject *object)
 
 void frame_empty(PyObject *object)
 {
-	if (is_frame(object) && ((PyGenObject *)object)->gi_frame_state == FRAME_COMPLETED)
-		clear_slots(frame_of((PyGenObject *)object));
+	if (!is_frame(object) || ((PyGenObject *)object)->gi_frame_state != FRAME_COMPLETED)
+		return;
+	clear_slots(frame_of((PyGenObject *)object));
+	Py_CLEAR(frame_of((PyGenObject *)object)->f_locals); /* what locals() left there before 3.13 */
 }
 
 /* --- for the self-test ---------------------------------------------------------------------------------------------- */

@@ -30,7 +30,7 @@ static int remember_name(Codec *codec, PyObject *object, PyObject *name)
 }
 
 /* Borrowed; NULL without an exception: it has none. */
-static PyObject *name_of(Codec *codec, PyObject *object, PyObject *globals)
+static PyObject *name_of(Codec *codec, PyObject *object, PyObject *scope)
 {
 	struct identity *known = identities_at(&codec->named, object);
 	PyObject *name;
@@ -38,7 +38,7 @@ static PyObject *name_of(Codec *codec, PyObject *object, PyObject *globals)
 
 	if (known->object)
 		return PyList_GET_ITEM(codec->names, known->number);
-	name = PyObject_CallFunctionObjArgs(codec->name_of, object, globals ? globals : Py_None, NULL);
+	name = PyObject_CallFunctionObjArgs(codec->name_of, object, scope ? scope : Py_None, NULL);
 	if (!name || name == Py_None) {
 		Py_XDECREF(name);
 		return NULL;
@@ -52,14 +52,14 @@ static PyObject *name_of(Codec *codec, PyObject *object, PyObject *globals)
 	return PyList_GET_ITEM(codec->names, identities_at(&codec->named, object)->number);
 }
 
-int write_named(struct writer *w, PyObject *object, PyObject *globals)
+int write_named(struct writer *w, PyObject *object, PyObject *scope)
 {
 	struct identity *again = identities_at(&w->seen, object);
 	PyObject *name;
 
 	if (again->object)
 		return write_tag_n(w, TAG_AGAIN, again->number) < 0 ? -1 : 1;
-	name = name_of(w->codec, object, globals);
+	name = name_of(w->codec, object, scope);
 	if (!name)
 		return PyErr_Occurred() ? -1 : 0;
 	return write_name(w, name) < 0 || write_seen(w, object) < 0 ? -1 : 1;

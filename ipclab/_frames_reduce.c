@@ -5,6 +5,12 @@
 
 /* --- writing -------------------------------------------------------------------------------------------------------- */
 
+static int no_name(PyObject *object)
+{
+	PyErr_Format(NotPortable, "%R is found by no name: it is not what its module has under it", object);
+	return -1;
+}
+
 /* What is no longer, or never was, under any name. */
 static PyObject *reduce_unnamed(struct writer *w, PyObject *object)
 {
@@ -12,15 +18,19 @@ static PyObject *reduce_unnamed(struct writer *w, PyObject *object)
 
 	if (parts == Py_None) {
 		Py_CLEAR(parts);
-		PyErr_Format(NotPortable, "%R is found by no name: it is not what its module has under it", object);
+		no_name(object);
 	}
 	return parts;
 }
 
-static bool goes_by_name(PyObject *object)
+bool goes_by_name(PyObject *object)
 {
-	return PyType_Check(object) || PyFunction_Check(object) || PyModule_Check(object) || PyCode_Check(object) ||
-	       PyCFunction_CheckExact(object);
+	if (PyCFunction_CheckExact(object)) { /* a function of a module, not a method of an object */
+		PyObject *self = PyCFunction_GET_SELF(object);
+
+		return !self || PyModule_Check(self);
+	}
+	return PyType_Check(object) || PyFunction_Check(object) || PyModule_Check(object) || PyCode_Check(object);
 }
 
 /* As pickle asks: copyreg first, then the object. If it refuses, whoever knows what pickle does not. */
@@ -92,6 +102,14 @@ static int write_parts(struct writer *w, PyObject *object, PyObject *parts)
 	return write_rest(w, NULL) < 0 || write_after(w, object, start) < 0 ? -1 : 0;
 }
 
+/* Its __reduce_ex__ gave a string: it is the only one of its kind, and has that name in its module. */
+static int write_asked_name(struct writer *w, PyObject *object, PyObject *name)
+{
+	int rc = write_named(w, object, name);
+
+	return rc == 0 ? no_name(object) : rc > 0 ? 0 : -1;
+}
+
 int write_reduced(struct writer *w, PyObject *object)
 {
 	PyObject *parts = reduce(w, object);
@@ -99,8 +117,8 @@ int write_reduced(struct writer *w, PyObject *object)
 
 	if (!parts)
 		return -1;
-	if (PyUnicode_Check(parts) && !goes_by_name(object))
-		rc = write_must_be_named(w, object);
+	if (PyUnicode_Check(parts))
+		rc = write_asked_name(w, object, parts);
 	else if (PyTuple_Check(parts))
 		rc = write_parts(w, object, parts);
 	else
@@ -115,10 +133,7 @@ int write_must_be_named(struct writer *w, PyObject *object)
 
 	if (rc != 0)
 		return rc > 0 ? 0 : -1;
-	if (goes_by_name(object))
-		return write_reduced(w, object);
-	PyErr_Format(NotPortable, "%R is found by no name: it is not what its module has under it", object);
-	return -1;
+	return write_reduced(w, object);
 }
 
 /* --- reading -------------------------------------------------------------------------------------------------------- */

@@ -239,12 +239,26 @@ static int write_list(struct writer *w, PyObject *object)
 	return 0;
 }
 
+/* The globals of a module belong to the process, also where they are a value: whoever has a __builtins__ is asked. */
+static int write_globals(struct writer *w, PyObject *object)
+{
+	static PyObject *builtins;
+
+	if (!builtins && !(builtins = PyUnicode_InternFromString("__builtins__")))
+		return -1;
+	if (!PyDict_GetItemWithError(object, builtins))
+		return PyErr_Occurred() ? -1 : 0;
+	return write_named(w, object, NULL);
+}
+
 static int write_dict(struct writer *w, PyObject *object)
 {
 	Py_ssize_t n = PyDict_GET_SIZE(object), at = 0, count = 0;
 	PyObject *key, *value;
-	int rc = 0;
+	int rc = write_globals(w, object);
 
+	if (rc != 0)
+		return rc > 0 ? 0 : -1;
 	if (write_seen(w, object) < 0 || write_tag_n(w, TAG_DICT, (uint64_t)n) < 0)
 		return -1;
 	while (rc == 0 && PyDict_Next(object, &at, &key, &value)) {
@@ -316,9 +330,7 @@ static int write_other(struct writer *w, PyObject *object)
 		return write_function(w, object);
 	if (type == &PyMethod_Type)
 		return write_method(w, object);
-	if (PyType_Check(object) || type == &PyModule_Type || type == &PyCode_Type)
-		return write_must_be_named(w, object);
-	if (type == &PyCFunction_Type && (!PyCFunction_GET_SELF(object) || PyModule_Check(PyCFunction_GET_SELF(object))))
+	if (goes_by_name(object))
 		return write_must_be_named(w, object);
 	if (type == &PyByteArray_Type)
 		return write_bytearray(w, object);

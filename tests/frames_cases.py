@@ -580,10 +580,10 @@ HERE_ONLY = {"global_counter"}
 # --- driving ---------------------------------------------------------------------------------------------------------
 
 
-def outcome_of(step: Callable[[Any], Any], first: Any, move: Callable[[Any], Any]) -> tuple[str, int]:
+def outcome_of(coroutine: Any, move: Callable[[Any], Any]) -> tuple[str, int]:
     """Drives one to its end; what it came to, and how often it waited."""
     SAID.clear()
-    told, moves, now = None, 0, first
+    told, moves, now = None, 0, coroutine
     while True:
         try:
             told = now.send(told)
@@ -596,7 +596,7 @@ def outcome_of(step: Callable[[Any], Any], first: Any, move: Callable[[Any], Any
 
 
 def unmoved(name: str) -> tuple[str, int]:
-    return outcome_of(lambda now: now, CASES[name](), lambda now: now)
+    return outcome_of(CASES[name](), lambda now: now)
 
 
 def moved_here(coroutine: Any) -> Any:
@@ -642,7 +642,9 @@ def start() -> subprocess.Popen[bytes]:
 def through(workers: list[subprocess.Popen[bytes]], name: str) -> tuple[str, int]:
     """Runs a case so that each step is made by another process than the one before."""
     said: list[str] = []
-    now, told, moves = frames.dump(CASES[name]()), frames.dump(None), 0
+    first = CASES[name]()
+    now, told, moves = frames.dump(first), frames.dump(None), 0
+    frames.abandon(first)
     while True:
         worker = workers[moves % len(workers)]
         assert worker.stdin is not None
