@@ -137,6 +137,7 @@ static inline int64_t unzigzag(uint64_t n)
 /* --- writing. All of these: 0, or -1 with an exception -------------------------------------------------------------- */
 
 int write_object(struct writer *w, PyObject *object); /* NULL: TAG_EMPTY */
+int write_held(struct writer *w, PyObject *object); /* the same, of what its owner may drop meanwhile */
 int write_tag(struct writer *w, enum tag tag);
 int write_n(struct writer *w, uint64_t n);
 int write_tag_n(struct writer *w, enum tag tag, uint64_t n);

@@ -119,6 +119,21 @@ static int write_slots(struct writer *w, _PyInterpreterFrame *frame)
 	return 0;
 }
 
+/*
+ * Writing a value may run code of the user's (__reduce__), or let another thread run. Who then tries to go on with this
+ * coroutine is told that it is executing already.
+ */
+static int write_still(struct writer *w, PyGenObject *generator)
+{
+	int8_t state = generator->gi_frame_state;
+	int rc;
+
+	generator->gi_frame_state = FRAME_EXECUTING;
+	rc = write_slots(w, frame_of(generator));
+	generator->gi_frame_state = state;
+	return rc;
+}
+
 /* functools.wraps gives a coroutine another name than that of its code. */
 static bool renamed(PyGenObject *generator, PyCodeObject *code)
 {
@@ -151,7 +166,7 @@ int write_frame(struct writer *w, PyGenObject *generator)
 		return write_seen(w, (PyObject *)generator);
 	if (write_n(w, (uint64_t)(offset_of(frame) + 1)) < 0 || write_seen(w, (PyObject *)generator) < 0)
 		return -1;
-	return write_slots(w, frame);
+	return write_still(w, generator);
 }
 
 /* --- the end -------------------------------------------------------------------------------------------------------- */
@@ -173,6 +188,7 @@ void frame_empty(PyObject *object)
 {
 	if (!is_frame(object) || ((PyGenObject *)object)->gi_frame_state != FRAME_COMPLETED)
 		return;
+	set_offset(frame_of((PyGenObject *)object), BEGINNING); /* cr_await must not look for what it awaits */
 	clear_slots(frame_of((PyGenObject *)object));
 	Py_CLEAR(frame_of((PyGenObject *)object)->f_locals); /* what locals() left there before 3.13 */
 }

@@ -97,7 +97,7 @@ static int write_sequence(struct writer *w, PyObject *object, enum tag tag)
 	SequenceIter *iter = (SequenceIter *)object;
 	size_t start = w->used;
 
-	if (write_tag_n(w, tag, iter->sequence ? (uint64_t)iter->index : 0) < 0 || write_object(w, iter->sequence) < 0)
+	if (write_tag_n(w, tag, iter->sequence ? (uint64_t)iter->index : 0) < 0 || write_held(w, iter->sequence) < 0)
 		return -1;
 	return write_after(w, object, start) < 0 ? -1 : 0;
 }
@@ -177,7 +177,7 @@ static int write_dict_iterator(struct writer *w, PyObject *object, int kind)
 	if (iter->dict) /* backwards, `at` is the place of the next one, not the one behind it */
 		at = kinds[kind].backwards ? items_before(iter->dict, iter->at + 1) - 1 : items_before(iter->dict, iter->at);
 	if (write_tag_n(w, TAG_DICT_ITER, (uint64_t)kind) < 0 || write_n(w, zigzag(iter->used)) < 0 ||
-	    write_n(w, zigzag(at)) < 0 || write_n(w, zigzag(iter->hint)) < 0 || write_object(w, iter->dict) < 0)
+	    write_n(w, zigzag(at)) < 0 || write_n(w, zigzag(iter->hint)) < 0 || write_held(w, iter->dict) < 0)
 		return -1;
 	return write_after(w, object, start) < 0 ? -1 : 0;
 }

@@ -115,6 +115,13 @@ static inline void set_offset(_PyInterpreterFrame *frame, int64_t offset)
 #endif
 }
 
+/* The offset of a frame that has not run at all. */
+#if PY_VERSION_HEX >= 0x030d0000
+#define BEGINNING 0
+#else
+#define BEGINNING (-1)
+#endif
+
 /* Back to as many empty locals as the code has: the interpreter wants to see no fewer. */
 static inline void clear_slots(_PyInterpreterFrame *frame)
 {

@@ -102,16 +102,14 @@ PyObject *read_named(struct reader *r, enum tag tag)
 static int write_parts(struct writer *w, PyObject *object)
 {
 	PyFunctionObject *function = (PyFunctionObject *)object;
-	PyObject *const parts[] = {function->func_name,     function->func_module,   function->func_doc,
-				   function->func_closure,  function->func_defaults, function->func_kwdefaults,
-				   function->func_dict};
 
-	if (write_object(w, function->func_qualname) < 0 || write_seen(w, object) < 0)
-		return -1;
-	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-		if (write_object(w, parts[i]) < 0)
-			return -1;
-	return 0;
+	return write_held(w, function->func_qualname) < 0 || write_seen(w, object) < 0 ||
+			       write_held(w, function->func_name) < 0 || write_held(w, function->func_module) < 0 ||
+			       write_held(w, function->func_doc) < 0 || write_held(w, function->func_closure) < 0 ||
+			       write_held(w, function->func_defaults) < 0 ||
+			       write_held(w, function->func_kwdefaults) < 0 || write_held(w, function->func_dict) < 0
+		       ? -1
+		       : 0;
 }
 
 static int write_made(struct writer *w, PyObject *object)

@@ -138,7 +138,7 @@ int write_suspension(struct writer *w, PyObject *object)
 
 	if (write_tag_n(w, TAG_SUSPENSION, (uint64_t)self->state) < 0)
 		return -1;
-	if (self->state == NOT_YET && write_object(w, self->request) < 0)
+	if (self->state == NOT_YET && write_held(w, self->request) < 0)
 		return -1;
 	return write_after(w, object, start) < 0 ? -1 : 0;
 }

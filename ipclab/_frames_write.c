@@ -225,15 +225,9 @@ static int write_list(struct writer *w, PyObject *object)
 	if (write_seen(w, object) < 0 || write_tag_n(w, TAG_LIST, (uint64_t)n) < 0)
 		return -1;
 	for (Py_ssize_t i = 0; i < n; i++) {
-		PyObject *item;
-		int rc;
-
 		if (PyList_GET_SIZE(object) != n)
 			return changed("list");
-		item = Py_NewRef(PyList_GET_ITEM(object, i));
-		rc = write_object(w, item);
-		Py_DECREF(item);
-		if (rc < 0)
+		if (write_held(w, PyList_GET_ITEM(object, i)) < 0)
 			return -1;
 	}
 	return 0;
@@ -297,7 +291,7 @@ static int write_cell(struct writer *w, PyObject *object)
 {
 	if (write_seen(w, object) < 0 || write_tag(w, TAG_CELL) < 0)
 		return -1;
-	return write_object(w, PyCell_GET(object));
+	return write_held(w, PyCell_GET(object));
 }
 
 /* --- all of them ---------------------------------------------------------------------------------------------------- */
@@ -401,6 +395,16 @@ int write_object(struct writer *w, PyObject *object)
 		return -1;
 	rc = write_container(w, object);
 	Py_LeaveRecursiveCall();
+	return rc;
+}
+
+int write_held(struct writer *w, PyObject *object)
+{
+	int rc;
+
+	Py_XINCREF(object);
+	rc = write_object(w, object);
+	Py_XDECREF(object);
 	return rc;
 }
 
