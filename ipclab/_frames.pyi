@@ -1,7 +1,6 @@
 """Suspended coroutines as bytes, on CPython 3.11 to 3.13. The essay is in _frames.c; ask ipclab.gmp.frames for it."""
 
-from collections.abc import Callable, Generator
-from types import CoroutineType, GeneratorType
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from typing_extensions import Buffer
@@ -32,7 +31,5 @@ class Codec:
     def abandon(self, thing: object, /) -> None:
         """The coroutines and generators that dump captures end here, and run nothing more."""
 
-def describe(
-    coroutine: CoroutineType[Any, Any, Any] | GeneratorType[Any, Any, Any], /
-) -> tuple[Any, ...]:
+def describe(coroutine: Coroutine[Any, Any, Any] | Generator[Any, Any, Any], /) -> tuple[Any, ...]:
     """(state, code, globals, offset, values): what the module takes a suspended frame for."""

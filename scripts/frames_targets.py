@@ -2,9 +2,9 @@
 
     python scripts/frames_targets.py [--rounds N] [--json]
 
-Two coroutines: one two deep with ten small locals (target: at most 2 us each way), and its leaf alone. Each is captured and
-restored many times; the minimum of many rounds is what it costs, the rest is what else the machine did. Once with the
-names of ipclab.gmp.names, and once with numbers in their place, as the scheduler's table of functions gives them.
+Two coroutines: one two deep with ten small locals (target: at most 2 us each way), and its leaf alone. Each is captured
+and restored many times; the minimum of many rounds is what it costs, the rest is what else the machine did. Once with
+the names of ipclab.gmp.names, and once with numbers in their place, as the scheduler's table of functions gives them.
 """
 
 from __future__ import annotations

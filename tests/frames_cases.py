@@ -4,7 +4,8 @@
     python tests/frames_cases.py worker    one such process: goes on with a coroutine up to its next await
 
 A case is an async function without arguments. It awaits `tick(x)`, which is worth x, says what it does with `say`, and
-returns something whose repr tells whether all is well. What one process says, the others do not see: the driver collects.
+returns something whose repr tells whether all is well. What one process says the others do not see: the driver
+collects it.
 """
 
 from __future__ import annotations
@@ -74,6 +75,10 @@ def numbers() -> Iterator[int]:
     yield from (2, 3)
 
 
+def twice(number: int) -> int:
+    return 2 * number
+
+
 ITERABLES: dict[str, Callable[[], Any]] = {
     "range": lambda: range(4),
     "range_back": lambda: range(10, -10, -5),
@@ -98,7 +103,7 @@ ITERABLES: dict[str, Callable[[], Any]] = {
     "zip": lambda: zip([1, 2, 3], "abc", strict=True),
     "reversed": lambda: reversed([1, 2, 3]),
     "reversed_range": lambda: reversed(range(3)),
-    "map": lambda: map(lambda one: one * 2, [1, 2, 3]),
+    "map": lambda: map(twice, [1, 2, 3]),
     "filter": lambda: filter(None, [0, 1, 2]),
     "countdown": lambda: Countdown(3),
     "getitem": Old,
@@ -447,7 +452,7 @@ async def decorated(n: int) -> int:
     return int(await tick(n))
 
 
-at_top = lambda thing: tick((thing, "lambda"))  # noqa: E731
+at_top: Callable[[Any], Any] = lambda thing: tick((thing, "lambda"))  # noqa: E731
 
 
 class Base:
@@ -464,7 +469,7 @@ class Derived(Base):
 
     @classmethod
     async def made(cls) -> str:
-        return await tick(cls.kind) + cls.__name__
+        return f"{await tick(cls.kind)}{cls.__name__}"
 
     @staticmethod
     async def plain(thing: Any) -> Any:
@@ -481,7 +486,7 @@ async def functions_of_all_kinds() -> object:
     bound, plain, partial = it.greet, Derived.plain, functools.partial(arguments, 1, c=2)
     found = [await decorated(4), await at_top(5), await bound("x"), await Derived.made(), await plain(6)]
     found += [await it.later, await partial(b=3)]
-    coroutine = decorated(1)
+    coroutine: Any = decorated(1)
     found += [coroutine.__name__, await coroutine]
     return found
 
@@ -496,7 +501,7 @@ class Point(NamedTuple):
 
 @case
 async def match_statement() -> object:
-    found = []
+    found: list[object] = []
     for thing in ({"k": [1, 2, 3]}, Point(1, 2), [4, 5], "text", None):
         match await tick(thing):
             case {"k": [first, *rest]}:
@@ -514,7 +519,7 @@ async def match_statement() -> object:
 
 @case
 async def walrus() -> object:
-    found = []
+    found: list[object] = []
     while (got := await tick(len(found))) < 3:
         found.append(got)
     return found, got, (last := await tick("w")), last
@@ -526,7 +531,7 @@ async def deleted_local() -> object:
     del gone
     await tick("it is empty, not None")
     try:
-        return gone  # type: ignore[has-type]
+        return gone  # noqa: F821
     except UnboundLocalError as error:
         return str(error)
 
@@ -536,7 +541,7 @@ async def deleted_cell() -> object:
     gone = 1
 
     def use() -> int:
-        return gone
+        return gone  # noqa: F821
 
     del gone
     await tick("the cell is empty")
@@ -563,7 +568,8 @@ async def half_evaluated() -> object:
     def add(*numbers: int, **more: int) -> int:
         return sum(numbers) + sum(more.values())
 
-    return [1, add(1, await tick(2), 3, k=await tick(4)), f"{await tick('f')}-{1 + await tick(1)}"], {"k": await tick(0)}
+    found = [1, add(1, await tick(2), 3, k=await tick(4)), f"{await tick('f')}-{1 + await tick(1)}"]
+    return found, {"k": await tick(0)}
 
 
 @case

@@ -2,8 +2,9 @@
 
     python -X faulthandler tests/frames_fuzz.py SEED COUNT [sealed]
 
-Bits flipped, bytes changed, pieces cut out, put in and doubled. With "sealed" the checksum is made right again after the
-damage, so that everything behind it is tried too; then a coroutine may come out that must not be gone on with, and is not.
+Bits flipped, bytes changed, pieces cut out, put in and doubled. With "sealed" the checksum is made right again after
+the damage, so that everything behind it is tried too; then a coroutine may come out that must not be gone on with, and
+is not.
 Prints how often it was refused, and how often something came out.
 """
 
@@ -62,7 +63,16 @@ async def inner(table: dict[str, object], *more: object) -> None:
 
 async def outer() -> None:
     loop: list[object] = [1.5, -1, 10**30, "text", b"bytes", "s" * 70, b"b" * 70, bytearray(b"x"), None, True, ...]
-    loop += [loop, (loop, ()), {1, 2}, frozenset({3}), {"k": loop}, Harmless(), collections.OrderedDict(a=1), numbers(1)]
+    loop += [
+        loop,
+        (loop, ()),
+        {1, 2},
+        frozenset({3}),
+        {"k": loop},
+        Harmless(),
+        collections.OrderedDict(a=1),
+        numbers(1),
+    ]
     loop += [iter([1]), iter((1,)), {}.keys(), reversed({1: 2}), lambda: loop, [].append, frames.Suspension(1)]
     await inner({"a": loop, "b": 2}, "x", "y")
 
@@ -90,7 +100,7 @@ def seal_of(body: bytes, start: int) -> bytes:
     for at in range(0, len(body), 8):
         product = (value ^ int.from_bytes(body[at : at + 8], "little") ^ ODD) * ODD
         value = (product ^ product >> 64) & MASK
-    return (((value ^ value >> 32) & 0xFFFFFFFF)).to_bytes(4, "little")
+    return ((value ^ value >> 32) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def start_of(captured: bytes) -> int:

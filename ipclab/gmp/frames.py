@@ -6,9 +6,9 @@
     abandon(coroutine)         it goes on elsewhere: it ends here without running its finally blocks
     Suspension(request)        what the innermost await waits for
 
-The extension reads structures of the interpreter that no promise covers. So before anybody is told that it is available,
-it is held against what the interpreter says of itself, and then a coroutine is moved at each of its awaits and compared
-with one that stayed.
+The extension reads structures of the interpreter that no promise covers. So before anybody is told that it is
+available, it is held against what the interpreter says of itself, and then a coroutine is moved at each of its awaits
+and compared with one that stayed.
 """
 
 from __future__ import annotations
@@ -115,16 +115,16 @@ def _run(move: Callable[[Any], Any]) -> list[object]:
 
 def _resting() -> Generator[int, int, None]:
     for step in range(3):
-        yield step
+        yield step + 1
 
 
 def _check_layout() -> None:
     """Reads only: what the extension takes a frame for, against what the interpreter says."""
-    resting = _resting()
+    resting: Any = _resting()
     for _ in range(2):
         next(resting)
         state, code, scope, offset, values = describe(resting)
-        frame: Any = resting.gi_frame
+        frame = resting.gi_frame
         locals_and_stack = (1, 1 + code.co_stacksize)
         if (code, id(scope), 2 * offset) != (frame.f_code, id(frame.f_globals), frame.f_lasti):
             raise RuntimeError("a frame's code, globals or instruction is not where it should be")

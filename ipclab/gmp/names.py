@@ -2,19 +2,19 @@
 
 A coroutine that moves to another process takes its locals with it, but not its code: that is there already, and what
 travels is a name. A function or class goes by its module and qualified name, if that leads back to it and to nothing
-else; a code object by the function it is nested in and its place among the constants there, so that lambdas and functions
-inside functions have a name too; a module, and the globals of its functions, by the module's name. Code that no name leads
-to (made by exec, redefined since) goes by value, marshalled: both sides run the same CPython. Everything here is slow and
-happens once for each object and process, because `_frames.Codec` remembers the answers.
+else; a code object by the function it is nested in and its place among the constants there, so that lambdas and
+functions inside functions have a name too; a module, and the globals of its functions, by the module's name. Code that
+no name leads to (made by exec, redefined since) goes by value, marshalled: both sides run the same CPython. Everything
+here is slow and happens once for each object and process, because `_frames.Codec` remembers the answers.
 
 A name begins with its kind, and its parts stand between zero bytes:
 
     m module                                  the module
     g module                                  its dictionary
     p module, qualified name                  what getattr finds on that way
-    c module, path, which, where, checksum    code: `path` leads to an object, of whose functions (it may be decorated, a
-                                              property, a class) it is number `which`; from its code `where` goes on,
-                                              by places in co_consts
+    c module, path, which, where, checksum    code: `path` leads to an object, of whose functions (it may be decorated,
+                                              or a property) it is number `which`; from its code `where` goes on, by
+                                              places in co_consts
     v marshalled code                         code by value
 
 A frame goes on at a place in its code: what has the name but not the checksum is not the same, and never found.
@@ -27,7 +27,7 @@ import marshal
 import sys
 import types
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from itertools import islice
 from types import CodeType, FunctionType, ModuleType
@@ -288,7 +288,7 @@ def _code_by_value(name: bytes) -> CodeType:
 
 
 def reduce(thing: Any) -> Any:
-    """How cloudpickle makes it anew elsewhere, as __reduce_ex__ says it: classes and functions that no name leads to."""
+    """How cloudpickle makes a class or function that no name leads to anew elsewhere, as __reduce_ex__ would say it."""
     pickler = _cloudpickler()
     if pickler is None:
         return None
@@ -297,12 +297,10 @@ def reduce(thing: Any) -> Any:
         if reduced is NotImplemented and isinstance(thing, ModuleType):
             reduced = pickler.dispatch_table[ModuleType](thing)
         return None if reduced is NotImplemented else reduced
-    reducer = pickler.dispatch_table.get(type(thing)) if isinstance(thing, _MEMBERS) else None
-    return reducer and reducer(thing)
-
-
-#: What stands in the dictionary of such a class. Not all that cloudpickle knows: it would copy an open file.
-_MEMBERS: Iterable[Any] = (property, classmethod, staticmethod, types.MappingProxyType)
+    # What stands in the dictionary of such a class. Not all that cloudpickle knows: it would copy an open file.
+    if isinstance(thing, property | classmethod | staticmethod | types.MappingProxyType):
+        return pickler.dispatch_table[type(thing)](thing)
+    return None
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""A coroutine that moves at every await comes to the same end as one that stays: tests/frames_cases.py has the cases."""
+"""A coroutine that moves at every await comes to the same end as one that stays: tests/frames_cases.py has them."""
 
 from __future__ import annotations
 

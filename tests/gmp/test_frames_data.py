@@ -146,7 +146,12 @@ class Error(Exception):
 
 
 VALUES: list[object] = [
-    *[sign * (1 << bits) + more for bits in (0, 5, 6, 13, 30, 31, 32, 62, 63, 64, 65, 100) for sign in (1, -1) for more in (-1, 0, 1)],
+    *[
+        sign * (1 << bits) + more
+        for bits in (0, 5, 6, 13, 30, 31, 32, 62, 63, 64, 65, 100)
+        for sign in (1, -1)
+        for more in (-1, 0, 1)
+    ],
     7**500,
     -(7**500),
     0.0,
@@ -198,7 +203,7 @@ VALUES: list[object] = [
     Counter("abca"),
     Decimal("1.50"),
     Fraction(2, 3),
-    datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc),
+    datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
     pathlib.PurePosixPath("/a/b"),
     array.array("d", [1.5, 2.5]),
     re.compile("a+"),
@@ -271,7 +276,9 @@ def test_the_views_are_of_the_dict_that_came_along() -> None:
 
 
 def test_exceptions_as_values() -> None:
-    errors, group = moved(hold([Error("no", 3), KeyError("k"), OSError(2, "gone")], ExceptionGroup("g", [ValueError(1)])))
+    errors, group = moved(
+        hold([Error("no", 3), KeyError("k"), OSError(2, "gone")], ExceptionGroup("g", [ValueError(1)]))
+    )
     assert [repr(error) for error in errors] == ["Error('no', 3)", "KeyError('k')", "FileNotFoundError(2, 'gone')"]
     assert errors[0].code == 3
     assert errors[2].errno == 2
@@ -421,7 +428,8 @@ def test_a_class_of_a_function_travels_by_value() -> None:
 
 
 def test_a_buffer_of_protocol_5_travels_in_band() -> None:
-    value, readonly = moved(hold(pickle.PickleBuffer(bytearray(b"x" * 100)), [pickle.PickleBuffer(b"y" * 100), b"z" * 90]))
+    writable, constant = pickle.PickleBuffer(bytearray(b"x" * 100)), pickle.PickleBuffer(b"y" * 100)
+    value, readonly = moved(hold(writable, [constant, b"z" * 90]))
     assert value == bytearray(b"x" * 100)
     assert readonly == [b"y" * 100, b"z" * 90]
 

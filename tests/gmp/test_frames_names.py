@@ -24,7 +24,7 @@ top = lambda: 1  # noqa: E731
 
 def plain() -> Callable[[], Any]:
     def nested() -> Any:
-        return [lambda: (one for one in ())]
+        return [lambda: (one for one in (1,))]
 
     return nested
 
@@ -153,8 +153,11 @@ def test_what_no_name_leads_to_has_none(thing: Any) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [b"", b"x", b"m", b"mno_such_module", b"pos\0no_such", b"p", b"pos", b"c", b"cos\0getpid\0000\0\0001", b"v", b"vrubbish"]
-    + [b"v\xe9\x01\0\0\0", b"\xff\xff", b"p\xff\0a", b"cjson\0dumps\x0099\0\0001", b"cjson\0dumps\0000\x0099\0001"],
+    [
+        *(b"", b"x", b"m", b"mno_such_module", b"pos\0no_such", b"p", b"pos", b"c", b"cos\0getpid\0000\0\0001", b"v"),
+        *(b"vrubbish", b"v\xe9\x01\0\0\0", b"\xff\xff", b"p\xff\0a"),
+        *(b"cjson\0dumps\x0099\0\0001", b"cjson\0dumps\0000\x0099\0001"),
+    ],
 )
 def test_what_is_not_here_is_a_lookup_error(name: bytes) -> None:
     with pytest.raises(LookupError):
@@ -242,8 +245,7 @@ def test_what_was_typed_at_the_prompt_goes_by_value_even_where_it_was_not_typed(
 def test_a_script_is_found_under_main(tmp_path: Any) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\n"
-        + "if sys.argv[1] == 'dump':\n"
+        "import sys\nif sys.argv[1] == 'dump':\n"
         + "".join(f"    {line}\n" for line in DEFINES_AND_DUMPS.strip().splitlines())
         + "else:\n"
         + "".join(f"    {line}\n" for line in (DEFINES_AND_DUMPS.split("coroutine =")[0] + LOADS_AND_ENDS).splitlines())

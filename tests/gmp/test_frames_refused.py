@@ -169,9 +169,7 @@ def drive(coroutine: Coroutine[Any, Any, Any], at_each_await: Callable[[], objec
 
 
 @pytest.mark.parametrize(("function", "why", "result"), REFUSED, ids=[row[0].__name__ for row in REFUSED])
-def test_it_stays_and_goes_on(
-    function: Callable[[], Coroutine[Any, Any, object]], why: str, result: object
-) -> None:
+def test_it_stays_and_goes_on(function: Callable[[], Coroutine[Any, Any, object]], why: str, result: object) -> None:
     coroutine = function()
 
     def refused() -> None:

@@ -80,7 +80,7 @@ async def root() -> object:
 
 
 def blocks_after(rounds: int, once: Callable[[], object]) -> int:
-    """How many blocks of memory more are in use; the least of some tries, as the interpreter fills caches of its own."""
+    """How many more blocks of memory are in use; the least of some tries, as the interpreter fills its own caches."""
     least = sys.maxsize
     for _ in range(5):
         gc.collect()
@@ -206,7 +206,7 @@ def test_every_case_while_it_is_profiled() -> None:
 
 
 def test_after_somebody_looked_at_its_frame() -> None:
-    coroutine = root()
+    coroutine: Any = root()
     coroutine.send(None)
     assert "total" in coroutine.cr_frame.f_locals
     again = load(dump(coroutine))
@@ -217,7 +217,7 @@ def test_after_somebody_looked_at_its_frame() -> None:
 
 
 def test_a_frame_that_is_looked_at_outlives_the_end() -> None:
-    coroutine = root()
+    coroutine: Any = root()
     coroutine.send(None)
     frame = coroutine.cr_frame
     frames.abandon(coroutine)
