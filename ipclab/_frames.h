@@ -3,7 +3,8 @@
  *
  *   _frames_layout.h   where each CPython version keeps what a suspended frame consists of
  *   _frames_map.c      which objects a capture has met
- *   _frames_write.c    objects -> bytes: values and containers, and who writes what else
+ *   _frames_values.c   values without parts -> bytes
+ *   _frames_write.c    objects -> bytes: containers, and who writes what else
  *   _frames_read.c     bytes -> objects: the mirror of it
  *   _frames_name.c     what goes by its name, and functions, both ways
  *   _frames_reduce.c   whatever pickles, both ways
@@ -142,6 +143,13 @@ int write_tag(struct writer *w, enum tag tag);
 int write_n(struct writer *w, uint64_t n);
 int write_tag_n(struct writer *w, enum tag tag, uint64_t n);
 int write_run(struct writer *w, enum tag tag, const void *bytes, size_t n);
+int write_int(struct writer *w, PyObject *object);
+int write_float(struct writer *w, PyObject *object);
+int write_str(struct writer *w, PyObject *object);
+int write_bytes(struct writer *w, PyObject *object);
+int write_bytearray(struct writer *w, PyObject *object);
+int write_buffer(struct writer *w, PyObject *object); /* a PickleBuffer */
+int write_seal(struct writer *w);
 int write_seen(struct writer *w, PyObject *object); /* gives it the next number */
 /* write_seen for what is numbered after its parts; start: where w->used stood before its tag. 1: it was there already. */
 int write_after(struct writer *w, PyObject *object, size_t start);
