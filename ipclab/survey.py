@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from ipclab.demos import catalogue
 from ipclab.errors import IpclabError
+from ipclab.gmp import frames
 from ipclab.machine import facts, programs
 from ipclab.mechanisms import CATALOGUE, load
 from ipclab.processes import journal, registry
@@ -71,6 +72,7 @@ def doctor() -> DoctorReport:
             ),
             _instrument("states", [status.standing for status in tracked], ""),
             _instrument("demos", [status.standing for status in shown], without_demos),
+            _instrument("portable coroutines", ["runs" if frames.available() else "not here"], frames.reason()),
         ),
         sources=tracked,
         mechanisms=known,

@@ -118,7 +118,8 @@ def test_doctor_changes_nothing(ipclab: Run, tmp_path: Path) -> None:
 
 def test_doctor_has_every_demo_and_every_instrument_there_is(ipclab: Run) -> None:
     report = json.loads(ipclab("doctor", "--json").stdout)
-    assert [instrument["name"] for instrument in report["instruments"]] == ["mechanisms", "bench", "states", "demos"]
+    instruments = [instrument["name"] for instrument in report["instruments"]]
+    assert instruments == ["mechanisms", "bench", "states", "demos", "portable coroutines"]
     assert [source["source"] for source in report["sources"]] == ["trace", "switch", "events", "poll"]
     assert [status["mechanism"]["name"] for status in report["mechanisms"]] == list(CATALOGUE)
     listed = json.loads(ipclab("demo", "--list", "--json").stdout)["demos"]
