@@ -52,7 +52,7 @@ enum tag {
 	TAG_FUNCTION,      /* globals, code, qualname; numbered; name, module, doc, closure, defaults, kwdefaults, dict */
 	TAG_METHOD,        /* function, self; numbered */
 	TAG_REDUCED,       /* callable, arguments; numbered; state, list items, dict items, state setter */
-	TAG_FRAME,         /* kind, state, globals, code, names, offset; numbered; n, slots */
+	TAG_FRAME,         /* kind, state, globals, code, names, size of the code, offset; numbered; n, slots */
 	TAG_WRAPPER,       /* a coroutine, for its __await__(); numbered */
 	TAG_SUSPENSION,    /* what the innermost await waits for: 0: told, 1: asked, 2: not yet, and the request; numbered */
 	TAG_RANGE_ITER,    /* start, step, n: zigzag; numbered */
@@ -105,7 +105,8 @@ typedef struct {
 
 struct writer {
 	Codec *codec;
-	char *bytes;
+	char *bytes;     /* first, or what large has */
+	PyObject *large; /* NULL: first is enough so far */
 	size_t used, room;
 	uint32_t numbers;
 	bool located; /* the exception says already in which function it arose */
@@ -149,7 +150,7 @@ int write_str(struct writer *w, PyObject *object);
 int write_bytes(struct writer *w, PyObject *object);
 int write_bytearray(struct writer *w, PyObject *object);
 int write_buffer(struct writer *w, PyObject *object); /* a PickleBuffer */
-int write_seal(struct writer *w);
+PyObject *written(struct writer *w); /* all of it, sealed; a new reference, or NULL with an exception */
 int write_seen(struct writer *w, PyObject *object); /* gives it the next number */
 /* write_seen for what is numbered after its parts; start: where w->used stood before its tag. 1: it was there already. */
 int write_after(struct writer *w, PyObject *object, size_t start);

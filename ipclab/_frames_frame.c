@@ -164,7 +164,7 @@ int write_frame(struct writer *w, PyGenObject *generator)
 		return -1;
 	if (state == STATE_FINISHED) /* its frame is gone; it still says that it is finished */
 		return write_seen(w, (PyObject *)generator);
-	if (write_n(w, (uint64_t)(offset_of(frame) + 1)) < 0 || write_seen(w, (PyObject *)generator) < 0)
+	if (write_n(w, (uint64_t)Py_SIZE(code_of(frame))) < 0 || write_n(w, (uint64_t)(offset_of(frame) + 1)) < 0 || write_seen(w, (PyObject *)generator) < 0)
 		return -1;
 	return write_still(w, generator);
 }

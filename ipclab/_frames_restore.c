@@ -165,12 +165,14 @@ static int read_slots(struct reader *r, _PyInterpreterFrame *frame)
 static int read_rest(struct reader *r, PyGenObject *generator, uint64_t kind, uint64_t state)
 {
 	PyCodeObject *code = code_of_generator(generator);
-	uint64_t offset;
+	uint64_t size, offset;
 
-	if (read_names(r, generator, kind) < 0 || read_n(r, &offset) < 0 || read_seen(r, (PyObject *)generator) < 0)
+	if (read_names(r, generator, kind) < 0 || read_n(r, &size) < 0 || read_n(r, &offset) < 0 ||
+	    read_seen(r, (PyObject *)generator) < 0)
 		return -1;
-	if (offset > (uint64_t)Py_SIZE(code)) {
-		corrupt("a frame that goes on behind the end of its code");
+	/* Who gives numbers for names may have mixed them up: a frame over other code would take the process with it. */
+	if (size != (uint64_t)Py_SIZE(code) || offset > size) {
+		corrupt("a frame whose code is not what it was there");
 		return -1;
 	}
 	if (read_slots(r, frame_of(generator)) < 0)

@@ -5,18 +5,23 @@
 
 /* --- bytes ---------------------------------------------------------------------------------------------------------- */
 
+/* What does not fit into the first kilobyte goes into what will be the result, so that it is not copied once more. */
 static int make_room(struct writer *w, size_t n)
 {
-	size_t room = w->room * 2 > w->used + n ? w->room * 2 : w->used + n;
-	char *bytes = PyMem_Realloc(w->bytes == w->first ? NULL : w->bytes, room);
+	size_t least = w->used + n + SEAL_BYTES, room = w->room * 2 > least ? w->room * 2 : least;
 
-	if (!bytes) {
-		PyErr_NoMemory();
-		return -1;
+	if (w->large) {
+		if (_PyBytes_Resize(&w->large, (Py_ssize_t)room) < 0) {
+			w->room = w->used; /* which has been freed */
+			return -1;
+		}
+	} else {
+		w->large = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
+		if (!w->large)
+			return -1;
+		memcpy(PyBytes_AS_STRING(w->large), w->first, w->used);
 	}
-	if (w->bytes == w->first)
-		memcpy(bytes, w->first, w->used);
-	w->bytes = bytes;
+	w->bytes = PyBytes_AS_STRING(w->large);
 	w->room = room;
 	return 0;
 }
@@ -196,13 +201,19 @@ int write_buffer(struct writer *w, PyObject *object)
 	return write_run(w, view->readonly ? TAG_BYTES : TAG_BYTEARRAY, view->buf, (size_t)view->len);
 }
 
-int write_seal(struct writer *w)
+PyObject *written(struct writer *w)
 {
 	uint32_t seal = seal_of(w->bytes, w->used);
+	PyObject *bytes;
 
 	if (reserve(w, SEAL_BYTES) < 0)
-		return -1;
+		return NULL;
 	memcpy(w->bytes + w->used, &seal, SEAL_BYTES);
 	w->used += SEAL_BYTES;
-	return 0;
+	if (!w->large)
+		return PyBytes_FromStringAndSize(w->bytes, (Py_ssize_t)w->used);
+	bytes = w->large;
+	w->large = NULL;
+	_PyBytes_Resize(&bytes, (Py_ssize_t)w->used);
+	return bytes;
 }

@@ -221,6 +221,7 @@ static void begin(struct writer *w, Codec *codec)
 {
 	w->codec = codec;
 	w->bytes = w->first;
+	w->large = NULL;
 	w->used = 0, w->room = sizeof w->first;
 	w->numbers = 0;
 	w->located = false;
@@ -238,8 +239,7 @@ static void end(struct writer *w)
 		left--;
 	}
 	identities_end(&w->seen);
-	if (w->bytes != w->first)
-		PyMem_Free(w->bytes);
+	Py_XDECREF(w->large);
 }
 
 PyObject *dump(Codec *codec, PyObject *object)
@@ -248,9 +248,9 @@ PyObject *dump(Codec *codec, PyObject *object)
 	struct writer w;
 
 	begin(&w, codec);
-	if (write_object(&w, object) == 0 && write_seal(&w) == 0)
-		bytes = PyBytes_FromStringAndSize(w.bytes, (Py_ssize_t)w.used);
-	else
+	if (write_object(&w, object) == 0)
+		bytes = written(&w);
+	if (!bytes)
 		not_portable(NULL, NULL);
 	end(&w);
 	return bytes;

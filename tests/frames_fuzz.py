@@ -96,10 +96,21 @@ class Harmlessly:
 
 def seal_of(body: bytes, start: int) -> bytes:
     """As seal_of in _frames_read.c; start: what it begins with, apart from the length."""
-    value = (start ^ len(body) << 32) & MASK
-    for at in range(0, len(body), 8):
-        product = (value ^ int.from_bytes(body[at : at + 8], "little") ^ ODD) * ODD
-        value = (product ^ product >> 64) & MASK
+
+    def fold(value: int, piece: int) -> int:
+        product = (value ^ piece ^ ODD) * ODD
+        return (product ^ product >> 64) & MASK
+
+    def words(piece: bytes) -> list[int]:
+        return [int.from_bytes(piece[at : at + 8], "little") for at in range(0, len(piece), 8)]
+
+    value, much = (start ^ len(body) << 32) & MASK, len(body) // 32 * 32 if len(body) >= 64 else 0
+    lanes = [value + lane for lane in range(4)]
+    for index, word in enumerate(words(body[:much])):
+        lanes[index % 4] = fold(lanes[index % 4], word)
+    rest = body[much:]
+    for word in [*(lanes if much else ()), *words(rest), *([] if len(rest) % 8 else [0])]:
+        value = fold(value, word)
     return ((value ^ value >> 32) & 0xFFFFFFFF).to_bytes(4, "little")
 
 

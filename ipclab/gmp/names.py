@@ -12,6 +12,7 @@ A name begins with its kind, and its parts stand between zero bytes:
     m module                                  the module
     g module                                  its dictionary
     p module, qualified name                  what getattr finds on that way
+    f module, path, which                     a function that a decorator, a property or the like has wrapped: see c
     c module, path, which, where, checksum    code: `path` leads to an object, of whose functions (it may be decorated,
                                               or a property) it is number `which`; from its code `where` goes on, by
                                               places in co_consts
@@ -80,6 +81,8 @@ def find(name: bytes) -> Any:
             return vars(_module(module))
         if kind == b"p":
             return _walk(_module(module), parts[0])
+        if kind == b"f":
+            return _function(_module(module), *parts)
         if kind == b"c":
             return _find_code(_module(module), *parts)
     except (ImportError, AttributeError, ValueError, TypeError, IndexError) as err:
@@ -151,6 +154,8 @@ def _path_name(thing: Any, asked: str | None) -> bytes | None:
             return None
         if _leads_to(module, path, thing):
             return _join(b"p", module, path)
+        if isinstance(thing, FunctionType):
+            return _wrapped_name(thing, module, path)
     return _path_elsewhere(thing, path)
 
 
@@ -164,6 +169,14 @@ def _path_elsewhere(thing: object, path: str) -> bytes | None:
     for module in list(sys.modules):
         if module not in ("__main__", "__mp_main__") and _leads_to(module, path, thing):
             return _join(b"p", module, path)
+    return None
+
+
+def _wrapped_name(thing: FunctionType, module: str, path: str) -> bytes | None:
+    home = sys.modules.get(module)
+    for which, function in enumerate(_functions(_static(home, path)) if home else ()):
+        if function is thing:
+            return _join(b"f", module, path, which)
     return None
 
 
@@ -251,9 +264,14 @@ def _code_name(code: CodeType, scope: object) -> bytes | None:
     return None
 
 
+def _function(module: ModuleType, path: str, which: str) -> FunctionType:
+    for function in islice(_functions(_static(module, path)), int(which), None):
+        return function
+    raise LookupError(f"{path} of {module.__name__} wraps no such function")
+
+
 def _find_code(module: ModuleType, path: str, which: str, where: str, checksum: str) -> CodeType:
-    function = next(islice(_functions(_static(module, path)), int(which), None), None)
-    code: Any = function and function.__code__
+    code: Any = _function(module, path, which).__code__
     for index in where.split(".") if where else ():
         code = code.co_consts[int(index)]
     if not isinstance(code, CodeType) or _checksum(code) != int(checksum):

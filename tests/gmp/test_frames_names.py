@@ -125,6 +125,12 @@ THINGS: list[Any] = [
     Outer,
     Outer.Inner,
     Outer.Inner.method,
+    cached,
+    cached.__wrapped__,
+    managed.__wrapped__,  # type: ignore[attr-defined]
+    INNER["both"].fset,
+    INNER["once"].func,
+    INNER["made"].__func__,
     top.__globals__,
     collections,
     os.path,
@@ -146,7 +152,11 @@ def test_a_thing_has_a_name_that_leads_back(thing: Any) -> None:
     assert names.find(name) is thing
 
 
-@pytest.mark.parametrize("thing", [top, plain(), {}, {"__name__": "os"}, object()], ids=lambda thing: repr(thing)[:30])
+@pytest.mark.parametrize(
+    "thing",
+    [top, plain(), lost.__closure__[0].cell_contents, {}, {"__name__": "os"}, object()],
+    ids=lambda thing: repr(thing)[:30],
+)
 def test_what_no_name_leads_to_has_none(thing: Any) -> None:
     assert names.name_of(thing) is None
 
@@ -155,6 +165,7 @@ def test_what_no_name_leads_to_has_none(thing: Any) -> None:
     "name",
     [
         *(b"", b"x", b"m", b"mno_such_module", b"pos\0no_such", b"p", b"pos", b"c", b"cos\0getpid\0000\0\0001", b"v"),
+        *(b"fos\0getpid\x000", b"fjson\0dumps\x001", b"fjson\0dumps"),
         *(b"vrubbish", b"v\xe9\x01\0\0\0", b"\xff\xff", b"p\xff\0a"),
         *(b"cjson\0dumps\x0099\0\0001", b"cjson\0dumps\0000\x0099\0001"),
     ],

@@ -52,6 +52,26 @@ def test_bytes_of_another_python_are_refused() -> None:
         load(captured[:-4] + seal_of(captured[:-4], start + (1 << 8)))
 
 
+def test_numbers_that_were_mixed_up_are_noticed() -> None:
+    async def other() -> None:
+        await Suspension(1)
+        await Suspension(2)
+
+    table: list[Any] = []
+
+    def name_of(thing: object, _: object) -> int:
+        table.append(thing)
+        return len(table) - 1
+
+    codec = frames.Codec(name_of, lambda number: other.__code__ if table[number] is root.__code__ else table[number])
+    coroutine = root()
+    coroutine.send(None)
+    captured = codec.dump(coroutine)
+    with pytest.raises(ValueError, match="a frame whose code is not what it was there"):
+        codec.load(captured)
+    codec.abandon(coroutine)
+
+
 class Value:
     def __init__(self) -> None:
         self.loop = self
