@@ -48,6 +48,7 @@
 #include "_frames.h"
 
 PyObject *NotPortable;
+struct interned interned;
 
 /* --- Codec ---------------------------------------------------------------------------------------------------------- */
 
@@ -213,17 +214,35 @@ static struct PyModuleDef module_def = {
 	.m_methods = module_methods,
 };
 
-PyMODINIT_FUNC PyInit__frames(void)
+static int make_interned(void)
 {
-	PyObject *module = PyModule_Create(&module_def), *errors = PyImport_ImportModule("ipclab.errors");
+	interned.reduce_ex = PyUnicode_InternFromString("__reduce_ex__");
+	interned.protocol = PyLong_FromLong(5);
+	interned.setstate = PyUnicode_InternFromString("__setstate__");
+	interned.dict = PyUnicode_InternFromString("__dict__");
+	interned.extend = PyUnicode_InternFromString("extend");
+	interned.append = PyUnicode_InternFromString("append");
+	interned.builtins = PyUnicode_InternFromString("__builtins__");
+	return PyErr_Occurred() ? -1 : 0;
+}
 
-	if (!module) {
-		Py_XDECREF(errors);
-		return NULL;
-	}
+/* A class of ours like any other error, so that whoever catches IpclabError catches it. */
+static int get_error(void)
+{
+	PyObject *errors = PyImport_ImportModule("ipclab.errors");
+
 	NotPortable = errors ? PyObject_GetAttrString(errors, "NotPortable") : NULL;
 	Py_XDECREF(errors);
-	if (!NotPortable || PyModule_AddObjectRef(module, "NotPortable", NotPortable) < 0 ||
+	return NotPortable ? 0 : -1;
+}
+
+PyMODINIT_FUNC PyInit__frames(void)
+{
+	PyObject *module = PyModule_Create(&module_def);
+
+	if (!module)
+		return NULL;
+	if (make_interned() < 0 || get_error() < 0 || PyModule_AddObjectRef(module, "NotPortable", NotPortable) < 0 ||
 	    PyModule_AddType(module, &Suspension_Type) < 0 || PyModule_AddType(module, &Codec_Type) < 0)
 		Py_CLEAR(module);
 	return module;

@@ -49,7 +49,8 @@ enum tag {
 	TAG_CELL,          /* numbered; its content */
 	TAG_NAMED,         /* n, bytes: what Codec.find turns into an object; numbered */
 	TAG_NUMBERED,      /* n: the same; numbered */
-	TAG_FUNCTION,      /* globals, code, qualname; numbered; name, module, doc, closure, defaults, kwdefaults, dict */
+	TAG_FUNCTION,      /* globals, code, qualname; numbered; name, module, doc, closure, defaults,
+	                      kwdefaults, annotations, dict */
 	TAG_METHOD,        /* function, self; numbered */
 	TAG_REDUCED,       /* callable, arguments; numbered; state, list items, dict items, state setter */
 	TAG_FRAME,         /* kind, state, globals, code, names, size of the code, offset; numbered; n, slots */
@@ -123,6 +124,10 @@ struct reader {
 };
 
 extern PyObject *NotPortable;
+/* Made once: a name that is made for each look-up costs as much as the look-up. */
+extern struct interned {
+	PyObject *reduce_ex, *protocol, *setstate, *dict, *extend, *append, *builtins;
+} interned;
 extern PyTypeObject Suspension_Type;
 
 /* Numbers with a sign, so that small ones stay short. */

@@ -98,6 +98,14 @@ PyObject *read_named(struct reader *r, enum tag tag)
 
 /* --- functions ------------------------------------------------------------------------------------------------------ */
 
+static int write_annotations(struct writer *w, PyObject *function)
+{
+	/* Kept in pieces until somebody asks; NULL where there are none, which is what the reader makes anyway. */
+	if (!((PyFunctionObject *)function)->func_annotations)
+		return write_tag(w, TAG_EMPTY);
+	return write_held(w, PyFunction_GetAnnotations(function));
+}
+
 /* One that has no name of its own: made anew, over the same code and globals; its cells are shared with frames. */
 static int write_parts(struct writer *w, PyObject *object)
 {
@@ -107,7 +115,8 @@ static int write_parts(struct writer *w, PyObject *object)
 			       write_held(w, function->func_name) < 0 || write_held(w, function->func_module) < 0 ||
 			       write_held(w, function->func_doc) < 0 || write_held(w, function->func_closure) < 0 ||
 			       write_held(w, function->func_defaults) < 0 ||
-			       write_held(w, function->func_kwdefaults) < 0 || write_held(w, function->func_dict) < 0
+			       write_held(w, function->func_kwdefaults) < 0 || write_annotations(w, object) < 0 ||
+			       write_held(w, function->func_dict) < 0
 		       ? -1
 		       : 0;
 }
@@ -175,14 +184,14 @@ static int take_closure(struct reader *r, PyObject *function)
 static int take_parts(struct reader *r, PyObject *function)
 {
 	static const char *const first[] = {"__name__", "__module__", "__doc__"};
-	static const char *const last[] = {"__defaults__", "__kwdefaults__", "__dict__"};
+	static const char *const last[] = {"__defaults__", "__kwdefaults__", "__annotations__", "__dict__"};
 	int rc = 0;
 
 	for (int i = 0; rc == 0 && i < 3; i++)
 		rc = take_attribute(r, function, first[i]);
 	if (rc == 0)
 		rc = take_closure(r, function);
-	for (int i = 0; rc == 0 && i < 3; i++)
+	for (int i = 0; rc == 0 && i < 4; i++)
 		rc = take_attribute(r, function, last[i]);
 	return rc;
 }

@@ -1,8 +1,6 @@
 /* _frames_reduce.c: whatever pickles, by its own __reduce_ex__ and in pickle's order; both ways. */
 #include "_frames.h"
 
-#define PROTOCOL 5
-
 /* --- writing -------------------------------------------------------------------------------------------------------- */
 
 static int no_name(PyObject *object)
@@ -45,7 +43,7 @@ static PyObject *reduce(struct writer *w, PyObject *object)
 		return PyObject_CallOneArg(reducer, object);
 	if (PyErr_Occurred())
 		return NULL;
-	parts = PyObject_CallMethod(object, "__reduce_ex__", "i", PROTOCOL);
+	parts = PyObject_CallMethodOneArg(object, interned.reduce_ex, interned.protocol);
 	if (parts || w->codec->reduce == Py_None || !PyErr_ExceptionMatches(PyExc_TypeError))
 		return parts;
 	PyErr_Fetch(&type, &value, &trace);
@@ -154,7 +152,7 @@ static int update_attributes(PyObject *object, PyObject *state)
 
 static int update_dict(PyObject *object, PyObject *state)
 {
-	PyObject *dict = PyObject_GetAttrString(object, "__dict__"), *key, *value;
+	PyObject *dict = PyObject_GetAttr(object, interned.dict), *key, *value;
 	Py_ssize_t at = 0;
 	int rc = dict ? 0 : -1;
 
@@ -177,13 +175,9 @@ static PyObject *setter_of(PyObject *object)
 	PyObject *method = NULL;
 
 #if PY_VERSION_HEX >= 0x030d0000
-	(void)PyObject_GetOptionalAttrString(object, "__setstate__", &method);
+	(void)PyObject_GetOptionalAttr(object, interned.setstate, &method);
 #else
-	PyObject *name = PyUnicode_InternFromString("__setstate__");
-
-	if (name)
-		(void)_PyObject_LookupAttr(object, name, &method);
-	Py_XDECREF(name);
+	(void)_PyObject_LookupAttr(object, interned.setstate, &method);
 #endif
 	return method;
 }
@@ -217,7 +211,7 @@ static int set_state(PyObject *object, PyObject *state)
 static int append_each(PyObject *object, PyObject *items)
 {
 	for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items); i++) {
-		PyObject *done = PyObject_CallMethod(object, "append", "O", PyList_GET_ITEM(items, i));
+		PyObject *done = PyObject_CallMethodOneArg(object, interned.append, PyList_GET_ITEM(items, i));
 
 		if (!done)
 			return -1;
@@ -236,7 +230,7 @@ static int add_items(PyObject *object, PyObject *items)
 		corrupt("items that are no list");
 		return -1;
 	}
-	extend = PyObject_GetAttrString(object, "extend");
+	extend = PyObject_GetAttr(object, interned.extend);
 	if (!extend) {
 		if (!PyErr_ExceptionMatches(PyExc_AttributeError))
 			return -1;

@@ -43,11 +43,7 @@ static int write_list(struct writer *w, PyObject *object)
 /* The globals of a module belong to the process, also where they are a value: whoever has a __builtins__ is asked. */
 static int write_globals(struct writer *w, PyObject *object)
 {
-	static PyObject *builtins;
-
-	if (!builtins && !(builtins = PyUnicode_InternFromString("__builtins__")))
-		return -1;
-	if (!PyDict_GetItemWithError(object, builtins))
+	if (!PyDict_GetItemWithError(object, interned.builtins))
 		return PyErr_Occurred() ? -1 : 0;
 	return write_named(w, object, NULL);
 }

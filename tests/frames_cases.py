@@ -430,12 +430,14 @@ async def closures() -> object:
 
 @case
 async def a_local_function_calls_itself() -> object:
-    def fib(n: int) -> int:
+    def fib(n: int, /, *, more: "list[int] | None" = None) -> int:
+        """Counts rabbits."""
         return n if n < 2 else fib(n - 1) + fib(n - 2)
 
     fib.note = "kept"  # type: ignore[attr-defined]
     await tick(0)
-    return fib(10), fib.note, fib.__name__, fib.__qualname__  # type: ignore[attr-defined]
+    said = fib.__name__, fib.__qualname__, fib.__doc__, fib.__module__, fib.__kwdefaults__, fib.__annotations__
+    return fib(10), fib.note, said  # type: ignore[attr-defined]
 
 
 def doubled(function: Callable[..., Awaitable[int]]) -> Callable[..., Coroutine[Any, Any, int]]:
