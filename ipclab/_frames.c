@@ -31,19 +31,29 @@
  *      | fetch() --------|------->| ----------------|------------+
  *      +-----------------+        +-----------------+
  *
- * What the bytes rest on: both processes run this same build of CPython and found the same code under the same name. The
- * scheduler makes sure of that (Ms are forks of one template); what is read is checked against its bounds all the same.
+ * What the bytes rest on: both processes run this same version of CPython and found the same code under the same name. A
+ * name of ipclab.gmp.names has a checksum of the code in it; the bytes end with one of themselves, which the version is
+ * part of; and what is read is checked against its bounds all the same. None of this is a defence against malice: like
+ * pickle, load calls what the bytes say.
  *
  * What must hold
- *   1. Capturing changes nothing: the coroutine can still go on where it is.
+ *   1. Capturing changes nothing: the coroutine can still go on where it is. Meanwhile it is marked as executing, so that
+ *      neither a __reduce__ nor another thread goes on with it while it is read.
  *   2. An object that two places share is shared again, if it travels in the same capture; a cell above all.
  *   3. Nothing else is kept alive: an argument that the function has dropped does not travel.
  *   4. What cannot travel says so (NotPortable) before anything has happened: which function, which local, and why.
  *   5. A frame under restoration is at every moment one that the garbage collector may visit and an error may free.
+ *   6. A coroutine that has moved must not end here too, with its finally blocks and __exit__: abandon takes it away.
  *
  * What cannot travel: a coroutine that runs; one that stands in an `except` block (its traceback refers to frames of this
- * process); async generators; whatever pickle refuses (open files, locks, sockets). What travels but means another thing
- * there: the number of a file descriptor, id(), thread-locals.
+ * process); async generators, and what is built on them (asynccontextmanager); functions and frames whose globals are
+ * those of no module; whatever pickle refuses (open files, locks, sockets).
+ *
+ * What travels but means another thing there: the number of a file descriptor, id(), thread-locals. An object that a
+ * module's global refers to, and a local or a half-evaluated expression too, becomes a copy: `SEEN.append(await x)` appends
+ * to a list that is no longer the global SEEN, `got = await x; SEEN.append(got)` to that of the process it is in by then.
+ * An exception loses traceback, cause and context, as in pickle. A set may be in another order, and a loop over it no
+ * longer notices that it changes.
  */
 #include "_frames.h"
 

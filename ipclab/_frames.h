@@ -11,6 +11,7 @@
  *   _frames_iter.c     iterators and views, both ways
  *   _frames_frame.c    suspended frames -> bytes, and their end
  *   _frames_restore.c  bytes -> suspended frames
+ *   _frames_await.c    what awaits put between two coroutines, both ways
  *   _frames_suspend.c  Suspension: what the innermost await waits for
  *   _frames.c          the module: Codec, NotPortable
  */
@@ -55,6 +56,7 @@ enum tag {
 	TAG_REDUCED,       /* callable, arguments; numbered; state, list items, dict items, state setter */
 	TAG_FRAME,         /* kind, state, globals, code, names, size of the code, offset; numbered; n, slots */
 	TAG_WRAPPER,       /* a coroutine, for its __await__(); numbered */
+	TAG_ANEXT,         /* what anext() has got, default: for anext() of it; numbered */
 	TAG_SUSPENSION,    /* what the innermost await waits for: 0: told, 1: asked, 2: not yet, and the request; numbered */
 	TAG_RANGE_ITER,    /* start, step, n: zigzag; numbered */
 	TAG_LIST_ITER,     /* n: where; the list, or nothing; numbered */
@@ -172,6 +174,7 @@ int write_reduced(struct writer *w, PyObject *object);
 int write_frame(struct writer *w, PyGenObject *generator);
 int write_suspension(struct writer *w, PyObject *object);
 /* 1: it was one, written; 0: it is none. */
+int write_awaitable(struct writer *w, PyObject *object);
 int write_iterator(struct writer *w, PyObject *object);
 
 /* --- reading. A new reference, or NULL with an exception ------------------------------------------------------------ */
@@ -188,6 +191,8 @@ PyObject *read_method(struct reader *r);
 PyObject *read_reduced(struct reader *r);
 PyObject *read_frame(struct reader *r);
 PyObject *read_suspension(struct reader *r);
+PyObject *read_wrapper(struct reader *r);
+PyObject *read_anext(struct reader *r);
 PyObject *read_range_iterator(struct reader *r);
 PyObject *read_sequence_iterator(struct reader *r, enum tag tag);
 PyObject *read_dict_iterator(struct reader *r);

@@ -216,19 +216,6 @@ static PyObject *read_cell(struct reader *r)
 
 /* --- all of them ---------------------------------------------------------------------------------------------------- */
 
-static PyObject *read_wrapper(struct reader *r)
-{
-	PyObject *coroutine = read_object(r), *wrapper;
-
-	if (coroutine && !PyCoro_CheckExact(coroutine)) {
-		Py_DECREF(coroutine);
-		return corrupt("the await of something that is no coroutine");
-	}
-	wrapper = coroutine ? PyObject_CallMethod(coroutine, "__await__", NULL) : NULL;
-	Py_XDECREF(coroutine);
-	return seen(r, wrapper);
-}
-
 static PyObject *read_tagged(struct reader *r, enum tag tag)
 {
 	switch (tag) {
@@ -279,6 +266,8 @@ static PyObject *read_tagged(struct reader *r, enum tag tag)
 		return read_frame(r);
 	case TAG_WRAPPER:
 		return read_wrapper(r);
+	case TAG_ANEXT:
+		return read_anext(r);
 	case TAG_SUSPENSION:
 		return read_suspension(r);
 	case TAG_RANGE_ITER:

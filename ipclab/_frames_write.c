@@ -99,25 +99,6 @@ static int write_cell(struct writer *w, PyObject *object)
 
 /* --- all of them ---------------------------------------------------------------------------------------------------- */
 
-/* What coroutine.__await__() gives. 3.13 does not export the type; a class of the user's is on the heap. */
-static bool is_wrapper(PyTypeObject *type)
-{
-	return !(type->tp_flags & Py_TPFLAGS_HEAPTYPE) && strcmp(type->tp_name, "coroutine_wrapper") == 0;
-}
-
-static int write_wrapper(struct writer *w, PyObject *object)
-{
-	struct wrapper { /* genobject.c: PyCoroWrapper */
-		PyObject_HEAD
-		PyObject *coroutine;
-	} *wrapper = (struct wrapper *)object;
-	size_t start = w->used;
-
-	if (write_tag(w, TAG_WRAPPER) < 0 || write_object(w, wrapper->coroutine) < 0)
-		return -1;
-	return write_after(w, object, start) < 0 ? -1 : 0;
-}
-
 static int write_other(struct writer *w, PyObject *object)
 {
 	PyTypeObject *type = Py_TYPE(object);
@@ -133,8 +114,8 @@ static int write_other(struct writer *w, PyObject *object)
 		return write_bytearray(w, object);
 	if (type == &PyPickleBuffer_Type)
 		return write_buffer(w, object);
-	if (is_wrapper(type))
-		return write_wrapper(w, object);
+	if (!(type->tp_flags & Py_TPFLAGS_HEAPTYPE) && (rc = write_awaitable(w, object)) != 0)
+		return rc < 0 ? -1 : 0;
 	if (type == &PyAsyncGen_Type) {
 		PyErr_SetString(NotPortable, "an async generator cannot leave its process");
 		return -1;

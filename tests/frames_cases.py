@@ -320,6 +320,15 @@ class Slow:
         return int(await tick(self.count))
 
 
+class SlowEnd(Slow):
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    async def __anext__(self) -> int:
+        await tick("before the end")
+        return await super().__anext__()
+
+
 @case
 async def async_for() -> object:
     found = []
@@ -329,6 +338,8 @@ async def async_for() -> object:
     else:
         say("else")
     found.append(await anext(Slow(1)))
+    found.append(await anext(Slow(1), "default"))
+    found.append(await anext(SlowEnd(), "default"))
     return found
 
 

@@ -256,22 +256,52 @@ def test_an_exception_thrown_in_shows_the_frames_it_came_through() -> None:
     assert [entry.name for entry in caught.traceback[1:]] == ["root", "leaf"]
 
 
-def test_closing_a_restored_one_runs_its_exits() -> None:
-    ended = []
+async def catches() -> str:
+    try:
+        await Suspension(1)
+    except KeyError as error:
+        return f"caught {error}"
+    return "nothing came"
 
-    async def work() -> None:
-        try:
-            await Suspension(1)
-        finally:
-            ended.append("finally")
 
-    coroutine = work()
+async def around() -> tuple[str, object]:
+    got = await catches()
+    return got, await Suspension(2)
+
+
+def test_an_exception_thrown_in_is_caught_where_it_belongs() -> None:
+    coroutine = around()
     coroutine.send(None)
     again = load(dump(coroutine))
-    again.cr_frame.f_locals["ended"].append("its own")
     frames.abandon(coroutine)
+    assert again.throw(KeyError("in")) == 2
+    last = load(dump(again))
+    frames.abandon(again)
+    with pytest.raises(StopIteration) as end:
+        last.send("then")
+    assert end.value.value == ("caught 'in'", "then")
+
+
+closed: list[str] = []
+
+
+async def says_so() -> None:
+    try:
+        await Suspension(1)
+    finally:
+        closed.append("finally")  # a global of this process: the original and the copy share it
+
+
+def test_closing_a_restored_one_runs_its_finally_once() -> None:
+    closed.clear()
+    coroutine = says_so()
+    coroutine.send(None)
+    again = load(dump(coroutine))
+    frames.abandon(coroutine)
+    del coroutine
+    assert closed == []
     again.close()
-    assert ended == []
+    assert closed == ["finally"]
 
 
 def test_threads_share_a_codec() -> None:
