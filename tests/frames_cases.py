@@ -441,7 +441,7 @@ async def closures() -> object:
 
 @case
 async def a_local_function_calls_itself() -> object:
-    def fib(n: int, /, *, more: "list[int] | None" = None) -> int:
+    def fib(n: int, /, *, more: list[int] | None = None) -> int:
         """Counts rabbits."""
         return n if n < 2 else fib(n - 1) + fib(n - 2)
 
