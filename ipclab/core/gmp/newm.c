@@ -8,6 +8,9 @@
 #include "lock_futex.h"
 #include "point.h"
 #include "proc.h"
+#include "template.h"
+
+#define END_LOOK_NS INT64_C(50000)
 
 /* The record of an M that is gone is as a new one. What it counted stays: it is of all who have had it. */
 static void mClear(struct m *mp)
@@ -42,7 +45,7 @@ static void mClear(struct m *mp)
 uint32_t mReserve(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
-	uint32_t last = mLast(rt), m = load_seq_cst(&s->nmspare) > 0 ? 1 : last + 1;
+	uint32_t last = mLast(rt), m = load_seq_cst(&s->nmspare) > 0 || last + 1 >= s->maxmcount ? 1 : last + 1;
 	int64_t id = load_relaxed(&s->mnext);
 
 	while (m <= last && load_acquire(&M(rt, m)->dead) != M_REPAIRED)
@@ -68,6 +71,38 @@ uint32_t mReserve(struct gmp *rt)
 	add_seq_cst(&s->nmspare, -1);
 	POINT(rt, "mReserve.counted");
 	return m;
+}
+
+/* Some M has ended in good order, and the template has only not come to reap it. (No thread is reaped.) */
+static bool someEnd(struct gmp *rt)
+{
+	for (uint32_t m = 1; !rt->s->threads && m <= mLast(rt); m++)
+		if (load_seq_cst(&M(rt, m)->exiting) && load_seq_cst(&M(rt, m)->dead) == M_ALIVE)
+			return true;
+	return false;
+}
+
+/*
+ * There was no record. Those of Ms that end are waited for: they count no more, and a limit on Ms is none on how fast they
+ * come and go. We wait inside, which is safe, because whoever waits for us to come out is the template, and goes on reaping.
+ */
+static uint32_t mReserveLate(struct gmp *rt)
+{
+	struct schedt *s = rt->s;
+
+	for (;;) {
+		bool ends = someEnd(rt), died;
+		uint32_t m;
+
+		if (ends && !rt->where)
+			templateReap(rt, &died);
+		lock(rt, &s->lock);
+		m = mReserve(rt);
+		unlock(rt, &s->lock);
+		if (m || !ends || isOver(rt))
+			return m;
+		futex_wait_until(&s->exiting, 0, nanotime() + END_LOOK_NS);
+	}
 }
 
 /* What the record m, as mReserve gave it, needs to become an M with that P as nextp. False: that ends the run. */
@@ -97,6 +132,8 @@ void newmReserved(struct gmp *rt, enum mstartfn fn, uint32_t p, uint32_t m)
 {
 	struct schedt *s = rt->s;
 
+	if (!m)
+		m = mReserveLate(rt);
 	if (!allocm(rt, fn, p, m))
 		return;
 	event(rt, EV_NEWM, 0, (uint64_t)load_relaxed(&M(rt, m)->id));

@@ -285,6 +285,56 @@ static int the_first_count_stands(void)
 	return 0;
 }
 
+/* --- Ms that come and go --------------------------------------------------------------------------------------------- */
+
+/* Waits until the flag is set. */
+static uint64_t waits_here(uint32_t which, int64_t argument)
+{
+	(void)which;
+	while (!load_seq_cst(flag))
+		usleep(200);
+	return (uint64_t)argument;
+}
+
+/* In their own code. */
+static uint32_t waiting_here(void)
+{
+	uint32_t n = 0;
+
+	for (uint32_t m = 1; m <= mLast(&world); m++)
+		n += pid_of(m) > 0 && load_seq_cst(&M(&world, m)->curg) && load_seq_cst(&M(&world, m)->where) == M_USER;
+	return n;
+}
+
+/* Each G has an M, which ends with it. The template is late: it has not reaped those that ended, whose records are needed. */
+static int who_has_ended_is_no_limit(void)
+{
+	int32_t template;
+
+	CHECK_EQ(gmp_create(&world, &(struct gmp_config){.model = GMP_1_TO_1, .maxg = 1000, .mainends = 1,
+							 .hooks = {.fork = fork_here, .end = end_here, .user = waits_here}}), 0);
+	gmp_chan(&world, 0);
+	store_seq_cst(flag, 0);
+	ADD({OP_SPAWN, 1, 6}, {OP_USER, 0, 0}, {OP_SLEEP, 0, 10000000}, {OP_SPAWN, 2, 0});
+	ADD({OP_USER, 0, 0});
+	ADD({OP_BLOCKING, 0, 3600 * NS_PER_S});
+	start(&world, 0);
+	UNTIL(waiting_here() == 7);
+	UNTIL(load_seq_cst(&world.s->nmspinning) == 0 && !load_seq_cst(&world.s->newm));
+	template = load_seq_cst(&world.s->templatepid);
+	CHECK_EQ(kill(template, SIGSTOP), 0);
+	usleep(10000);
+	world.s->maxmcount = mLast(&world) + 1;
+	world.steps[world.programs[0].first + 3].b = load_seq_cst(&world.s->nmidle) + 3;
+	store_seq_cst(flag, 1);
+	usleep(100000);
+	CHECK_EQ(kill(template, SIGCONT), 0);
+	ends(&world, FATAL_DONE);
+	CHECK(load_relaxed(&world.s->mnext) > (int64_t)mLast(&world));
+	gmp_destroy(&world);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
@@ -295,6 +345,7 @@ int main(int argc, char **argv)
 		{"the_caller_comes_to_a_gate_that_stays_closed", the_caller_comes_to_a_gate_that_stays_closed},
 		{"a_dead_ones_id_is_anothers", a_dead_ones_id_is_anothers},
 		{"the_first_count_stands", the_first_count_stands},
+		{"who_has_ended_is_no_limit", who_has_ended_is_no_limit},
 		{NULL, NULL},
 	};
 
