@@ -173,10 +173,11 @@ void ready(struct gmp *rt, uint32_t g, bool next)
 	wakep(rt);
 }
 
+/* Each into runnext, as Go's goready: the last one runs next, those before it went to the tail. */
 void readylist(struct gmp *rt, struct gQueue *list)
 {
 	for (uint32_t g; (g = queuePop(rt, list));)
-		ready(rt, g, false);
+		ready(rt, g, true);
 }
 
 /* no point: it is dead, and on no list */

@@ -336,6 +336,32 @@ static void deadlock_story(struct gmp *rt)
 	CHECK_EQ(load_relaxed(&rt->s->fatalarg), 6);
 }
 
+/* Whose timer is due, or for whom a wait group has come to 0, runs next, as in Go: 50 others that are runnable do not come
+ * before it. Between two turns of it some 5 of them get a turn of 1 ms, not all. */
+static int the_woken_run_next(void)
+{
+	for (uint32_t i = 0; i < 2; i++) {
+		struct gmp rt;
+		uint64_t turns = 0;
+
+		make(&rt, (struct gmp_config){.procs = 1, .threads = THREADS_ONLY || i, .maxg = 1000, .mainends = 1});
+		gmp_sema(&rt, 0);
+		gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, 50}, {OP_WG_ADD, 0, 1}, {OP_SPAWN, 2, 1}, {OP_WG_WAIT, 0, 0},
+						 {OP_LOOP, 1, 20}}, 5);
+		gmp_program(&rt, (struct step[]){{OP_COMPUTE, 0, 1000000}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, INT64_MAX}}, 3);
+		gmp_program(&rt, (struct step[]){{OP_SLEEP, 0, 5000000}, {OP_WG_ADD, 0, -1}}, 2);
+		start(&rt, 0);
+		ends(&rt, FATAL_DONE);
+		for (uint32_t g = 1; g <= load_relaxed(&rt.s->allglen); g++)
+			turns += G(&rt, g)->startpc == 1 ? G(&rt, g)->count[0] : 0;
+		if (turns >= 20 * 25)
+			fprintf(stderr, "  %llu turns of others in 20 sleeps\n", (unsigned long long)turns);
+		CHECK(turns < 20 * 25);
+		gmp_destroy(&rt);
+	}
+	return 0;
+}
+
 static void goes_round(struct gmp *rt)
 {
 	struct step forever[] = {{OP_LOCK, gmp_sema(rt, 0), 0}, {OP_UNLOCK, 0, 0}, {OP_LOOP, 0, INT64_MAX}};
@@ -594,6 +620,7 @@ int main(int argc, char **argv)
 		{"the_world_stops_and_resizes", the_world_stops_and_resizes},
 		{"resized_from_outside", resized_from_outside},
 		{"endless_gs_are_preempted", endless_gs_are_preempted},
+		{"the_woken_run_next", the_woken_run_next},
 		{"the_end_comes_to_who_goes_round", the_end_comes_to_who_goes_round},
 		{"all_asleep_is_an_error", all_asleep_is_an_error},
 		{"misuse_is_an_error", misuse_is_an_error},
