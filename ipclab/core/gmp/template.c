@@ -322,9 +322,9 @@ static void *threadOfTemplate(void *argument)
 /* --- the caller's side --- */
 
 /* As waitpid; what the template and all its Ms have used is kept when it has gone. */
-static pid_t waitTemplate(struct gmp *rt)
+static pid_t waitTemplate(struct gmp *rt, pid_t pid)
 {
-	return wait4(rt->template, NULL, WNOHANG, &rt->usage);
+	return wait4(pid, NULL, WNOHANG, &rt->usage);
 }
 
 static int startThread(struct gmp *rt)
@@ -369,9 +369,11 @@ int templateStart(struct gmp *rt)
 
 int templateLook(struct gmp *rt)
 {
+	pid_t pid = rt->template; /* read once: while one thread of the caller waits, another one may change the number of Ps */
+
 	if (rt->s->threads)
 		return 0;
-	if (rt->template && waitTemplate(rt) == 0)
+	if (pid && waitTemplate(rt, pid) == 0)
 		return 0;
 	rt->template = 0;
 	return -ECHILD;
@@ -384,7 +386,7 @@ static void endTemplate(struct gmp *rt)
 
 	note_poke(&rt->s->templatenote);
 	kill(pid, SIGCONT); /* stopped, perhaps, by Ctrl-Z: it is to end its Ms and tell what they have used */
-	while (waitTemplate(rt) == 0) {
+	while (waitTemplate(rt, pid) == 0) {
 		if (nanotime() > deadline) /* traced, perhaps: its Ms die with it */
 			kill(pid, SIGKILL);
 		futex_wait_until(&rt->s->exiting, 1, nanotime() + 200000);
