@@ -183,6 +183,14 @@ static inline int64_t nanotime(void)
 	return monotonic_ns();
 }
 
+/* In so many ns; as late as can be when that is later than any time there is. */
+static inline int64_t nanotimeIn(int64_t ns)
+{
+	int64_t now = nanotime();
+
+	return ns < INT64_MAX - now ? now + ns : INT64_MAX;
+}
+
 static inline uint32_t cheaprand(struct gmp *rt)
 {
 	rt->rng = rt->rng * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);

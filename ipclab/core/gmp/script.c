@@ -119,7 +119,7 @@ static enum how ownCode(struct gmp *rt, uint32_t g, const struct step *step)
 /* A system call that takes its time. Between threads it can be cut short, by the end of the run. */
 static void blockInKernel(struct gmp *rt, int64_t ns)
 {
-	int64_t until = nanotime() + ns;
+	int64_t until = nanotimeIn(ns);
 	struct timespec at = timespec_of_ns(until);
 
 	if (!rt->s->threads) {
@@ -348,7 +348,7 @@ static enum how doStopWorld(struct gmp *rt, uint32_t g, const struct step *step)
 		gosched(rt, g, false);
 		return LEFT;
 	}
-	for (until = nanotime() + step->b; nanotime() < until;)
+	for (until = nanotimeIn(step->b); nanotime() < until;)
 		cpu_relax();
 	if (step->a)
 		store_relaxed(&rt->s->newprocs, step->a);

@@ -104,9 +104,9 @@ void timeSleep(struct gmp *rt, uint32_t g, int64_t ns)
 {
 	struct p *pp = rt->p;
 	struct g *gp = G(rt, g);
-	int64_t before, now = nanotime();
+	int64_t before, now;
 
-	gp->when = ns < INT64_MAX - now ? now + ns : INT64_MAX;
+	gp->when = nanotimeIn(ns);
 	lock(rt, &pp->timers.lock);
 	gopark(rt, g, waitReasonSleep); /* before it is in the heap: it may be woken at once, by another M */
 	before = load_relaxed(&pp->timers.minWhen);

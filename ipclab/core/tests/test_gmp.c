@@ -362,6 +362,23 @@ static int the_woken_run_next(void)
 	return 0;
 }
 
+/* An hour, or until the end of time: in a system call, declared or not, or by a timer. */
+static int long_is_not_at_once(void)
+{
+	static const uint32_t ops[] = {OP_BLOCK, OP_BLOCKING, OP_SLEEP};
+
+	for (uint32_t i = 0; i < 2 * COUNT_OF(ops); i++) {
+		struct gmp rt;
+
+		make(&rt, (struct gmp_config){.procs = 1, .threads = THREADS_ONLY || i % 2, .maxg = 1000, .mainends = 1});
+		gmp_program(&rt, (struct step[]){{ops[i / 2], 0, INT64_MAX}}, 1);
+		start(&rt, 0);
+		CHECK_EQ(gmp_wait(&rt, monotonic_ns() + 30000000), -ETIMEDOUT);
+		gmp_destroy(&rt);
+	}
+	return 0;
+}
+
 static void goes_round(struct gmp *rt)
 {
 	struct step forever[] = {{OP_LOCK, gmp_sema(rt, 0), 0}, {OP_UNLOCK, 0, 0}, {OP_LOOP, 0, INT64_MAX}};
@@ -621,6 +638,7 @@ int main(int argc, char **argv)
 		{"resized_from_outside", resized_from_outside},
 		{"endless_gs_are_preempted", endless_gs_are_preempted},
 		{"the_woken_run_next", the_woken_run_next},
+		{"long_is_not_at_once", long_is_not_at_once},
 		{"the_end_comes_to_who_goes_round", the_end_comes_to_who_goes_round},
 		{"all_asleep_is_an_error", all_asleep_is_an_error},
 		{"misuse_is_an_error", misuse_is_an_error},
