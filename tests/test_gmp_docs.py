@@ -126,9 +126,9 @@ def test_every_field_of_a_smaller_record_is_in_the_table(record: str) -> None:
 #: Not in a snapshot: where things lie, what only tests and repair use, and what is shown in another form.
 NOT_IN_A_SNAPSHOT = {
     "schedt": {
-        "header", "recordbytes", "off_programs", "off_steps", "off_chans", "off_semas", "off_p", "off_m", "off_g",
-        "off_sudog", "off_words", "off_spans", "off_heap", "off_marea", "maxprograms", "maxsteps", "maxchans",
-        "maxsemas", "maxwords", "nwords", "mareabytes", "threads", "startticks", "idlepMask", "timerpMask",
+        "header", "recordbytes", "layout", "off_programs", "off_steps", "off_chans", "off_semas", "off_p", "off_m",
+        "off_g", "off_sudog", "off_words", "off_spans", "off_heap", "off_marea", "maxprograms", "maxsteps",
+        "maxchans", "maxsemas", "maxwords", "nwords", "mareabytes", "threads", "startticks", "idlepMask", "timerpMask",
         "sudogcommitted", "fataltext", "lostgoids", "epoch", "killpoint", "killcountdown", "killmask", "killsignal",
         "snapseq", "snapfor", "snaprefused", "snapinside", "tookns", "heaplock", "mcentral", "maxspans",
         "heapepoch", "chanlock", "chanfree", "semafree", "chancommitted", "semacommitted",

@@ -92,6 +92,7 @@ static void fillIn(struct gmp *rt, const struct gmp_config *config)
 	struct schedt *s = rt->s;
 
 	s->recordbytes = recordBytes();
+	s->layout = IPCLAB_LAYOUT; /* layout.cmake */
 	s->threads = config->threads;
 	s->model = config->model;
 	s->tracking = config->tracking;
@@ -144,14 +145,16 @@ int gmp_create(struct gmp *rt, const struct gmp_config *config)
 	return 0;
 }
 
-/* Whether everything lies where this build would have put it: what an observer reads is bounded by that. */
+/* Whether everything lies where this build would have put it, and means the same: what an observer reads is bounded by
+ * that. The sizes are what the compiler made of it, and the layout what the headers say: fields of one size may have
+ * changed places. */
 static bool laidOutAsHere(const struct schedt *s, size_t bytes)
 {
 	struct gmp_config config;
 	struct schedt plan;
 	uint64_t total;
 
-	if (bytes < sizeof *s || s->recordbytes != recordBytes() || s->maxg > 1u << 28)
+	if (bytes < sizeof *s || s->recordbytes != recordBytes() || s->layout != IPCLAB_LAYOUT || s->maxg > 1u << 28)
 		return false;
 	memset(&plan, 0, sizeof plan);
 	config = (struct gmp_config){.maxg = s->maxg, .maxm = s->maxmcount, .programs = s->maxprograms,

@@ -316,7 +316,8 @@ enum fatal { /* what ends a run */
 
 struct schedt {
 	struct segment_header header;
-	uint64_t recordbytes; /* const; sizes of g, m and p, so that an attach by another build is refused */
+	/* const; so that an attach by another build is refused: sizes of g, m and p; a hash of all that is declared here */
+	uint64_t recordbytes, layout;
 	uint64_t off_programs, off_steps, off_chans, off_semas, off_p, off_m, off_g, off_sudog, off_words, off_spans, off_heap, off_marea;
 	uint32_t nprograms, nsteps, nwords; /* const after the start */
 	uint32_t maxprograms, maxsteps, maxchans, maxsemas, maxwords; /* const */

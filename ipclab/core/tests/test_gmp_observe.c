@@ -293,6 +293,24 @@ static int an_ended_run_is_seen_without_a_template(void)
 	return 0;
 }
 
+/* Two builds whose records have the same sizes: by what they declare they know each other, and by nothing else. */
+static int a_build_with_another_layout_is_refused(void)
+{
+	struct gmp rt, other;
+	uint64_t ours;
+
+	make(&rt, (struct gmp_config){.procs = 1, .maxg = 100});
+	ours = rt.s->layout;
+	rt.s->layout = MOVED; /* what a build would have written in which two fields have changed places */
+	CHECK_EQ(gmp_attach(&other, rt.segment.fd), -EPROTO);
+	rt.s->layout = REMARKED; /* and one in which a comment is new */
+	CHECK_EQ(gmp_attach(&other, rt.segment.fd), 0);
+	CHECK_EQ(ours, REMARKED);
+	gmp_destroy(&other);
+	gmp_destroy(&rt);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
@@ -302,6 +320,7 @@ int main(int argc, char **argv)
 		{"a_bounded_copy", a_bounded_copy},
 		{"one_stopped_inside_is_named", one_stopped_inside_is_named},
 		{"an_ended_run_is_seen_without_a_template", an_ended_run_is_seen_without_a_template},
+		{"a_build_with_another_layout_is_refused", a_build_with_another_layout_is_refused},
 		{NULL, NULL},
 	};
 
