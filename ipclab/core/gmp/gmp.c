@@ -289,7 +289,8 @@ int gmp_set_procs(struct gmp *rt, uint32_t procs)
 		return -EINVAL;
 	enterRuntime(rt);
 	if (stopTheWorld(rt)) {
-		store_relaxed(&rt->s->newprocs, procs);
+		if (!fatalSaid(rt)) /* else it ended meanwhile: what is said of it stays as it was */
+			store_relaxed(&rt->s->newprocs, procs);
 		startTheWorld(rt);
 	}
 	leaveRuntime(rt, M_GONE);

@@ -68,7 +68,7 @@ void notewakeup(struct gmp *rt, struct note *note); /* the same, where that is a
 
 /* stw.c */
 bool tryStopTheWorld(struct gmp *rt); /* on an M: false when another one stops it; let the G give way, and try again */
-bool stopTheWorld(struct gmp *rt);    /* by the caller: waits. False: it is over, and there is nothing to be started */
+bool stopTheWorld(struct gmp *rt);    /* by the caller: waits. False: the run has ended meanwhile */
 void startTheWorld(struct gmp *rt);
 void gcstopm(struct gmp *rt);
 uint32_t procresize(struct gmp *rt, int32_t n); /* sched.lock, world stopped; the Ps with work, by link */

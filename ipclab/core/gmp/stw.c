@@ -122,7 +122,7 @@ static void lookAfterTheLate(struct gmp *rt, int64_t waited)
 		nameAll(rt);
 }
 
-/* With worldsema held. False: it is over. */
+/* With worldsema held. False: the run has ended meanwhile, and the world is not stopped. */
 static bool stopTheWorldWithSema(struct gmp *rt)
 {
 	struct schedt *s = rt->s;
@@ -181,6 +181,19 @@ static bool stopTheWorldWithSema(struct gmp *rt)
 	return true;
 }
 
+/* For an M that was to stop the world when the run ended. To go on as if it had would be to start a world in which others
+ * run: it makes their Ps idle, throws with sched.lock held, and Ms that are threads then wait for that lock for ever. */
+static _Noreturn void waitForTheEnd(struct gmp *rt)
+{
+	unlock(rt, &rt->s->worldsema);
+	while (!load_seq_cst(&rt->s->exiting)) {
+		leaveRuntime(rt, M_PARKED);
+		futex_wait_until(&rt->s->exiting, 0, NO_DEADLINE);
+		enterRuntime(rt);
+	}
+	mexit(rt);
+}
+
 bool tryStopTheWorld(struct gmp *rt)
 {
 	uint32_t unlocked = 0;
@@ -189,7 +202,8 @@ bool tryStopTheWorld(struct gmp *rt)
 		return false;
 	count_up(&rt->m->locks);
 	POINT(rt, "stw.worldsema");
-	stopTheWorldWithSema(rt);
+	if (!stopTheWorldWithSema(rt))
+		waitForTheEnd(rt);
 	return true;
 }
 
@@ -202,13 +216,18 @@ bool stopTheWorld(struct gmp *rt)
 {
 	uint32_t seen = 0;
 
-	while (!isOver(rt) && !cas_seq_cst(&rt->s->worldsema.key, &seen, rt->tid)) {
+	while (!cas_seq_cst(&rt->s->worldsema.key, &seen, rt->tid)) {
+		if (isOver(rt))
+			return false;
 		leaveRuntime(rt, M_PARKED);
 		futex_wait_until(&rt->s->worldsema.key, seen, nanotime() + STOP_LOOK_NS);
 		enterRuntime(rt);
 		seen = 0;
 	}
-	return !isOver(rt) && stopTheWorldWithSema(rt);
+	if (stopTheWorldWithSema(rt))
+		return true;
+	unlock(rt, &rt->s->worldsema);
+	return false;
 }
 
 /* A P that goes: its Gs to the head of the global queue, in their order; its timers and free Gs to others. */

@@ -268,6 +268,29 @@ static int the_templates_death_is_told(void)
 	return 0;
 }
 
+/* One G is stopping the world and waits for another, which does not give way, when the run is ended: all Ms end. */
+static int it_ends_while_the_world_is_being_stopped(void)
+{
+	struct gmp rt;
+
+	for (int i = 0; i < 3; i++) {
+		int64_t until = SECONDS(LIMIT_S);
+
+		make(&rt, (struct gmp_config){.procs = 2, .threads = 1, .maxg = 100});
+		gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, 1}, {OP_SPAWN, 2, 1}}, 2);
+		gmp_program(&rt, (struct step[]){{OP_CRUNCH, 0, 300000000}, {OP_LOOP, 0, 1 << 30}}, 2);
+		gmp_program(&rt, (struct step[]){{OP_SLEEP, 0, 1000000}, {OP_STOPWORLD, 0, 0}, {OP_LOOP, 0, 1 << 30}}, 3);
+		start(&rt, 0);
+		while (!(load_seq_cst(&rt.s->gcwaiting) && load_relaxed(&rt.s->stopwait) > 0) && monotonic_ns() < until)
+			cpu_relax();
+		CHECK(monotonic_ns() < until);
+		alarm(60); /* who hangs is ended by it */
+		gmp_destroy(&rt);
+		alarm(0);
+	}
+	return 0;
+}
+
 static int strangers_are_refused(void)
 {
 	struct gmp rt, other;
@@ -476,6 +499,7 @@ int main(int argc, char **argv)
 		{"memory_stays_constant", memory_stays_constant},
 		{"all_die_with_the_caller", all_die_with_the_caller},
 		{"the_templates_death_is_told", the_templates_death_is_told},
+		{"it_ends_while_the_world_is_being_stopped", it_ends_while_the_world_is_being_stopped},
 		{"strangers_are_refused", strangers_are_refused},
 		{"events_tell_all", events_tell_all},
 		{"ps_change_as_gos_do", ps_change_as_gos_do},
