@@ -21,7 +21,10 @@ VARIANTS = 64
 #: A repeat with a range in it is written out so that each pass draws anew, up to so many steps.
 UNROLLED_MOST = 1000
 STEPS_MOST = 1_000_000
+#: In all, one after the other.
 GOROUTINES_MOST = 100_000_000
+#: At once, beside main: a segment holds 2^24. Of what arrives, or one step spawns, it is known beforehand.
+TOGETHER_MOST = (1 << 24) - 1
 ARRIVALS_MOST = 100_000
 NESTED_MOST = 4
 #: Cases.
@@ -117,6 +120,9 @@ class _Compiler:
                 self.values.append(value)
         for number, job in enumerate(workload.jobs, 1):
             self._check_job(number, job)
+        if (arriving := sum(job.count for job in workload.jobs)) > TOGETHER_MOST:
+            told = f"{arriving} Gs arrive in all, {TOGETHER_MOST} are what the segment holds beside main"
+            self._fail(told, "fewer Gs")
         if len(self.jobs) < len(workload.jobs):
             names = [job.name for job in workload.jobs]
             twice = next(name for name in names if names.count(name) > 1)
@@ -125,8 +131,9 @@ class _Compiler:
     def _check_job(self, number: int, job: Job) -> None:
         if not _NAME.fullmatch(job.name) or job.name == "main":
             self._fail(f"job {number}: {job.name!r} is no name", "letters, digits, - . and _; main is taken")
-        if job.count < 0 or job.count > GOROUTINES_MOST:
-            self._fail(f"job {job.name!r}: count {job.count} is not between 0 and {GOROUTINES_MOST}", "0: only spawned")
+        if job.count < 0 or job.count > TOGETHER_MOST:
+            hint = "0: only spawned" if job.count < 0 else "so many Gs the segment holds, beside main"
+            self._fail(f"job {job.name!r}: count {job.count} is not between 0 and {TOGETHER_MOST}", hint)
         if job.repeat < 1 or job.repeat > _REPEAT_MOST:
             told = f"job {job.name!r}: repeat {job.repeat} is not between 1 and {_REPEAT_MOST}"
             self._fail(told, "how often each G does its steps")
@@ -398,7 +405,10 @@ def _add(self: _Compiler, where: _Where, words: list[str], _rng: random.Random) 
 
 
 def _spawn(self: _Compiler, where: _Where, words: list[str], _rng: random.Random) -> list[Step]:
-    return list(self._spawned(words[0], self._number(where, words[1], 0) if len(words) > 1 else 1))
+    count = self._number(where, words[1], 0) if len(words) > 1 else 1
+    if count > TOGETHER_MOST:
+        self._wrong(where, f"{count} Gs at once, {TOGETHER_MOST} are what the segment holds beside main", "spawn fewer")
+    return list(self._spawned(words[0], count))
 
 
 def _stopworld(self: _Compiler, where: _Where, words: list[str], rng: random.Random) -> list[Step]:
