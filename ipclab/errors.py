@@ -11,6 +11,19 @@ import errno as _errno
 from typing import Any
 
 
+def visible(text: str, keep: str = "") -> str:
+    """The text with everything a terminal might obey shown as an escape, but for the characters in `keep`.
+
+    >>> visible("red: \\x1b[31m")
+    'red: \\\\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
 class IpclabError(Exception):
     """Base of every error ipclab raises on purpose.
 

@@ -86,8 +86,10 @@ def _run(argv: list[str]) -> int:
 
 
 def _complain(err: Exception, code: int) -> int:
-    """One line on stderr."""
-    line = " ".join(str(err).split()) or type(err).__name__
+    """One line on stderr, in which nothing that a file or an argument says is an order to the terminal."""
+    from ipclab.errors import visible
+
+    line = visible(" ".join(str(err).split())) or type(err).__name__
     try:
         sys.stderr.write(f"ipclab: {line}\n")
         sys.stderr.flush()

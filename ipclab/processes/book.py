@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ipclab.errors import visible
+
 #: How long an entry waits for an earlier one of another process. Chosen: several time slices of a busy CPU, and too
 #: short for a reader to notice.
 WINDOW_NS = 30_000_000
@@ -61,15 +63,6 @@ def render(entry: Entry, origin_ns: int) -> Line:
     line = Line(text)
     line.entry = entry
     return line
-
-
-def printed(text: str) -> str:
-    """The text with everything a terminal might obey shown as an escape; newlines and tabs stay."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode("ascii") for char in text
-    )
 
 
 class Printer:
@@ -139,7 +132,7 @@ class Book:
         with self._lock:
             self._arrivals += 1
             at_ns = time.monotonic_ns() if at_ns is None else at_ns
-            heapq.heappush(self._heap, Entry(at_ns, self._arrivals, role, pid, kind, printed(text)))
+            heapq.heappush(self._heap, Entry(at_ns, self._arrivals, role, pid, kind, visible(text, keep="\n\t")))
             if not self.turned_by_pump:
                 self.turn(everything=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ipclab.errors import visible
 from ipclab.records import SimResult, WaitingG, WorkloadList
 from ipclab.views.medium import Medium, quantity, wrap
 from ipclab.views.units import span
@@ -15,7 +16,8 @@ _WAITING_SHOWN = 20
 def sim_report(result: SimResult, medium: Medium) -> str:
     """Per job its times, then the totals, and whoever was left."""
     ps = quantity(result.procs, "Ps")
-    head = f"{result.workload}: model {result.model}, {ps} on {quantity(result.cpus, 'CPUs')}, seed {result.seed}"
+    where = f"{ps} on {quantity(result.cpus, 'CPUs')}"
+    head = f"{visible(result.workload)}: model {result.model}, {where}, seed {result.seed}"
     lines = [medium.paint(head, "head"), "", *_jobs(result, medium), "", *_totals(result, medium)]
     if result.waiting:
         lines += ["", *_waiting(result.waiting, result.waiting_total, medium)]
@@ -36,7 +38,7 @@ def workload_list(found: WorkloadList, medium: Medium) -> str:
     width = max(len(one.name) for one in found.workloads)
     lines = []
     for one in found.workloads:
-        lines += wrap(one.about, medium, f"{one.name:<{width}}  ", " " * (width + 2))
+        lines += wrap(visible(one.about), medium, f"{one.name:<{width}}  ", " " * (width + 2))
     return "\n".join([*lines, "", "ipclab gmp sim NAME runs one; a file of your own is as good: docs/gmp-sim.md", ""])
 
 
@@ -101,8 +103,9 @@ def _waiting(waiting: Sequence[WaitingG], total: int, medium: Medium) -> list[st
     lines = [medium.paint(f"{quantity(total, 'Gs')} left, each with what it waits for:", "head")]
     for g in waiting[:_WAITING_SHOWN]:
         waited = "" if g.waited_ns is None else f", {span(g.waited_ns)}"
-        made = f"; created by goroutine {g.parent}, {g.parent_job}: {g.parent_step}" if g.parent else ""
-        lines += wrap(f"[{g.reason}{waited}] {g.job}: {g.step}{made}", medium, f"  goroutine {g.goid} ", "      ")
+        made = f"; created by goroutine {g.parent}, {g.parent_job}: {visible(g.parent_step)}" if g.parent else ""
+        told = f"[{g.reason}{waited}] {g.job}: {visible(g.step)}{made}"
+        lines += wrap(told, medium, f"  goroutine {g.goid} ", "      ")
     if total > _WAITING_SHOWN:
         those = "them all" if total == len(waiting) else f"the first {len(waiting)}"
         lines.append(f"  ... and {total - _WAITING_SHOWN} more: --json has {those}")

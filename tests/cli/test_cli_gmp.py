@@ -162,6 +162,25 @@ def test_the_trace_has_a_track_for_each_m_and_p(ipclab: Run, tmp_path: Path) -> 
     assert trace["otherData"]["ipclab"]["record"] == "gmp-sim"
 
 
+def test_what_a_workload_says_is_no_order_to_the_terminal(ipclab: Run, tmp_path: Path) -> None:
+    head = 'title = "red\\u001b[31m\\nred"\n[channels]\nc = 0\n'
+    text = head + job('"recv\\u007f\\u009b c"')
+    done = ipclab("gmp", "sim", written(tmp_path, text))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert r'step 1 "recv\x7f\x9b c": unknown step' in done.stderr
+    assert done.stderr.rstrip("\n").isprintable()
+    text = text.replace("recv\\u007f\\u009b c", "recv\\u001f c")  # to Python, that is a space
+    done = ipclab("gmp", "sim", written(tmp_path, text))
+    assert done.stdout.startswith(r"red\x1b[31m\nred: model m:n")
+    assert r"a: recv\x1f c; created by" in done.stdout
+    assert "".join(done.stdout.split("\n")).isprintable()
+    record = json.loads(ipclab("gmp", "sim", "work.toml", "--json").stdout)
+    assert (record["workload"], record["waiting"][0]["step"]) == ("red\x1b[31m\nred", "recv\x1f c")
+    strange = ipclab("gmp", "sim", "no\x1b[2Jsuch\x85.toml")
+    assert (strange.returncode, strange.stderr.startswith(r"ipclab: cannot read no\x1b[2Jsuch")) == (1, True)
+    assert strange.stderr.rstrip("\n").isprintable()
+
+
 # --- Go's own format -------------------------------------------------------------------------------------------------
 
 N = r"-?\d+"
