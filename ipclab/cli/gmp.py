@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ipclab.cli.complete import workload_names
-from ipclab.cli.output import check_file, encode, medium, output_options, save, say, show
+from ipclab.cli.output import check_file, encode, kept_for_last, medium, output_options, save, say, show
 from ipclab.errors import IpclabError, UsageError
 
 if TYPE_CHECKING:
@@ -109,15 +109,18 @@ def _simulate(
         **given,
     )
     bare = result.without_events()
-    if trace_file is not None:
-        from ipclab.views.gmp_export import sim_chrome
+    with kept_for_last() as trying:
+        if trace_file is not None:
+            from ipclab.views.gmp_export import sim_chrome
 
-        save(sim_chrome(result), trace_file)
-    if file is not None:
-        save(encode(bare), file)
-    for text in _told(result, explain=explain, m=explained_m, rounds=rounds, goid=goid):
-        say(text) if not as_json else _to_stderr(text)
-    say(encode(bare).decode() if as_json else sim_report(bare, medium()))
+            with trying():
+                save(sim_chrome(result), trace_file)
+        if file is not None:
+            with trying():
+                save(encode(bare), file)
+        for text in _told(result, explain=explain, m=explained_m, rounds=rounds, goid=goid):
+            say(text) if not as_json else _to_stderr(text)
+        say(encode(bare).decode() if as_json else sim_report(bare, medium()))
     _judge(result)
 
 

@@ -35,9 +35,31 @@ def file_option(text: str) -> Callable[[_Command], _Command]:
 
 def show(record: msgspec.Struct, draw: Callable[[Medium], str], *, as_json: bool, file: Path | None) -> None:
     """Print the record, drawn as text or as JSON, and write it to FILE when there is one."""
-    if file is not None:
-        save(encode(record), file)
-    say(encode(record).decode() if as_json else draw(medium()))
+    with kept_for_last() as trying:
+        if file is not None:
+            with trying():
+                save(encode(record), file)
+        say(encode(record).decode() if as_json else draw(medium()))
+
+
+@contextlib.contextmanager
+def kept_for_last() -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
+    """A block in which what fails under `with trying():` keeps nothing else from being done: it is raised at the end.
+
+    A run took its time: where its file cannot be written its report is printed all the same.
+    """
+    failed: list[IpclabError] = []
+
+    @contextlib.contextmanager
+    def trying() -> Iterator[None]:
+        try:
+            yield
+        except IpclabError as err:
+            failed.append(err)
+
+    yield trying
+    if failed:
+        raise failed[0]
 
 
 def say(text: str) -> None:

@@ -79,6 +79,15 @@ def test_the_record(ipclab: Run, tmp_path: Path) -> None:
     assert {job["name"]: job["received"] for job in record["jobs"]} == {"ping": 60, "pong": 40}
 
 
+@pytest.mark.parametrize("option", ["-o", "--trace"])
+def test_a_file_that_cannot_be_written_costs_no_report(ipclab: Run, tmp_path: Path, option: str) -> None:
+    done = ipclab("gmp", "sim", written(tmp_path, SHORT), option, "/dev/full")
+    assert done.stdout.startswith("work: model m:n, ")
+    assert "context switches" in done.stdout
+    assert done.returncode == 1
+    assert done.stderr == "ipclab: cannot write /dev/full: No space left on device; name a file that you may write\n"
+
+
 def test_the_workloads_that_ship_are_listed_and_run(ipclab: Run) -> None:
     listed = json.loads(ipclab("gmp", "sim", "--list", "--json").stdout)["workloads"]
     names = {one["name"] for one in listed}
