@@ -93,7 +93,7 @@ def _simulate(
         raise UsageError(f"--schedtrace {schedtrace_ms:g} is no interval", hint="milliseconds, 1 or more")
     if rounds < 1:
         raise UsageError(f"--rounds {rounds} shows nothing", hint="1 or more")
-    if file and trace_file and file.absolute() == trace_file.absolute() and (file.is_file() or not file.exists()):
+    if file and trace_file and _one_file(file, trace_file):
         raise UsageError(f"--trace and -o both write {file}", hint="two files")
     if scheddetail and schedtrace_ms is None:
         schedtrace_ms = _DETAIL_MS
@@ -122,6 +122,13 @@ def _simulate(
             say(text) if not as_json else _to_stderr(text)
         say(encode(bare).decode() if as_json else sim_report(bare, medium()))
     _judge(result)
+
+
+def _one_file(one: Path, other: Path) -> bool:
+    """Whether the second to be written would be all that is left, or stand behind the first."""
+    if one.is_file() and other.is_file():
+        return one.samefile(other)
+    return one.absolute() == other.absolute() and not one.exists()
 
 
 def _told(result: SimResult, *, explain: bool, m: int | None, rounds: int, goid: int | None) -> Iterator[str]:

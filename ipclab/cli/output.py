@@ -109,9 +109,16 @@ def encode(record: msgspec.Struct) -> bytes:
 def save(data: bytes | Iterable[bytes], path: Path) -> None:
     """Write a file whole or not at all: a reader sees the old one or the new one. A device or FIFO is written to.
 
+    So is the file that is our output: a new one in its place would leave what we print to one without a name.
+
     What comes in pieces is written as it comes.
     """
     pieces = [data] if isinstance(data, bytes) else data
+    if (fd := _output_that_is(path)) is not None:
+        sys.stdout.flush()
+        with _naming(path), open(fd, "wb", closefd=False) as file:
+            file.writelines(pieces)
+        return
     if path.exists() and not path.is_file():  # by its own name: a pipe at /dev/stdout has no other
         with _naming(path), open(path, "wb") as file:
             file.writelines(pieces)
@@ -139,7 +146,7 @@ def check_file(_context: click.Context, _option: click.Parameter, name: str | No
     with _naming(path):
         if path.is_dir():
             raise IpclabError(f"cannot write {name}: it is a folder")
-        if path.exists() and not path.is_file():
+        if (path.exists() and not path.is_file()) or _output_that_is(path) is not None:
             return path
         folder = Path(os.path.realpath(path)).parent
         folder.stat()
@@ -148,6 +155,15 @@ def check_file(_context: click.Context, _option: click.Parameter, name: str | No
             number = errno.EROFS if read_only else errno.EACCES
             raise OSError(number, os.strerror(number))
     return path
+
+
+def _output_that_is(path: Path) -> int | None:
+    """The descriptor of our output that writes to this very file: `--trace /dev/stdout > t.json`."""
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):
+            if path.is_file() and os.path.samestat(os.fstat(fd), path.stat()):
+                return fd
+    return None
 
 
 @contextlib.contextmanager

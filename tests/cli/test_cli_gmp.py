@@ -190,6 +190,22 @@ def test_what_a_workload_says_is_no_order_to_the_terminal(ipclab: Run, tmp_path:
     assert strange.stderr.rstrip("\n").isprintable()
 
 
+def test_a_trace_to_where_the_record_goes_leaves_the_record(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    for more, code in (["--trace", "/dev/stdout"], 0), (["--trace", "/dev/stdout", "-o", "out.json"], 2):
+        with out.open("wb") as file:
+            done = subprocess.run(
+                [sys.executable, "-m", "ipclab", "gmp", "sim", written(tmp_path, SHORT), "--json", *more],
+                cwd=tmp_path, env=environment(tmp_path), stdout=file, timeout=TIMEOUT_S, check=False,
+            )  # fmt: skip
+        assert done.returncode == code
+        if code == 0:
+            trace, end = json.JSONDecoder().raw_decode(out.read_text())
+            assert "traceEvents" in trace
+            assert json.loads(out.read_text()[end:])["record"] == "gmp-sim"
+    assert out.read_text() == ""
+
+
 # --- Go's own format -------------------------------------------------------------------------------------------------
 
 N = r"-?\d+"

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import TIMEOUT_S, environment
 
 from ipclab.processes import procfs
 
@@ -133,6 +134,18 @@ def test_a_file_may_be_a_device(ipclab: Callable[..., subprocess.CompletedProces
     done = ipclab("clean", "-o", "/dev/full")
     assert (done.returncode, done.stdout != "") == (1, True)  # what it did is told all the same
     assert "cannot write /dev/full: No space left on device" in done.stderr
+
+
+def test_a_file_that_is_the_output_gets_both_in_their_order(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with out.open("wb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "ipclab", "list", "--json", "-o", "/dev/stdout"],
+            env=environment(tmp_path), stdout=file, timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0
+    record, end = json.JSONDecoder().raw_decode(out.read_text())
+    assert record["record"] == json.loads(out.read_text()[end:])["record"]
 
 
 # --- how output ends -------------------------------------------------------------------------------------------------
