@@ -141,7 +141,7 @@ def _told(result: SimResult, *, explain: bool, m: int | None, rounds: int, goid:
 def _life(result: SimResult, goid: int) -> str:
     from ipclab.views.gmp_explain import life
 
-    text = life(result.events, result.started_ns, goid)
+    text = life(result.events, result.started_ns, goid, result.totals.events_lost)
     if goid < 1 or not text.strip():
         last = max((event.goid for event in result.events), default=0)
         if goid >= 1 and (lost := result.totals.events_lost):
@@ -160,7 +160,8 @@ def _explained(result: SimResult, m: int | None, rounds: int) -> str:
     known = sorted({event.m for event in result.events})
     if chosen not in known:
         raise UsageError(f"there was no M{chosen}", hint=f"there were M{known[0]} to M{known[-1]}" if known else None)
-    return explained(result.events, result.started_ns, chosen, rounds, medium()) + "\n"
+    lost = result.totals.events_lost
+    return explained(result.events, result.started_ns, chosen, rounds, medium(), lost) + "\n"
 
 
 def _to_stderr(text: str) -> None:

@@ -31,10 +31,16 @@ def busiest(events: Iterable[SchedEvent]) -> int | None:
     return min(counts, key=lambda m: (-counts[m], m)) if counts else None
 
 
-def explained(events: Sequence[SchedEvent], start_ns: int, m: int, most: int, medium: Medium) -> str:
-    """At most `most` rounds of M `m`, one line each; `start_ns`: when the run began."""
+def explained(
+    events: Sequence[SchedEvent], start_ns: int, m: int, most: int, medium: Medium, lost: int = 0
+) -> str:
+    """At most `most` rounds of M `m`, one line each; `start_ns`: when the run began; `lost`: events nobody has read."""
     rounds = list(_rounds([event for event in events if event.m == m]))
-    lines = [medium.paint(f"M{m}, {quantity(len(rounds), 'rounds')}:", "head")]
+    head = f"M{m}, {quantity(len(rounds), 'rounds')}"
+    if lost:
+        head += f" in what is left of its events; {lost} of all Ms' were overwritten before they could be read"
+    lines = wrap(f"{head}:", medium, "", "  ")
+    lines = [medium.paint(line, "head") for line in lines]
     width = len(str(min(most, len(rounds))))
     for number, (at_ns, words) in enumerate(rounds[:most], 1):
         first = f"{number:>{width}}  {(at_ns - start_ns) / 1e6:10.3f} ms  "
@@ -44,9 +50,12 @@ def explained(events: Sequence[SchedEvent], start_ns: int, m: int, most: int, me
     return "\n".join([*lines, ""])
 
 
-def life(events: Sequence[SchedEvent], start_ns: int, goid: int) -> str:
-    """What happened to one G, a line an event: by which M, with which P."""
-    return "\n".join([*(line(event, start_ns) for event in events if event.goid == goid), ""])
+def life(events: Sequence[SchedEvent], start_ns: int, goid: int, lost: int = 0) -> str:
+    """What happened to one G, a line an event: by which M, with which P. Empty: nothing is known of it."""
+    lines = [line(event, start_ns) for event in events if event.goid == goid]
+    if lines and lost:
+        lines.append(f"{lost} events of all Gs were overwritten before they could be read: some may be missing here")
+    return "\n".join([*lines, ""])
 
 
 def _rounds(events: Sequence[SchedEvent]) -> Iterator[tuple[int, list[str]]]:

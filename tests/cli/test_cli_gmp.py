@@ -131,7 +131,7 @@ def test_the_life_of_one_g_is_told_from_birth_to_death(ipclab: Run, tmp_path: Pa
 
 def test_a_g_whose_events_were_overwritten_has_not_been_nobody() -> None:
     from ipclab import gmp
-    from ipclab.cli.gmp import _life
+    from ipclab.cli.gmp import _explained, _life
 
     work = gmp.Workload([gmp.Job("a", ["yield"], count=50_000)])
     result = gmp.run(work, procs=1, events=True, event_slots=16)
@@ -142,6 +142,12 @@ def test_a_g_whose_events_were_overwritten_has_not_been_nobody() -> None:
         _life(result, unknown)
     with pytest.raises(UsageError, match="there was no G0"):
         _life(result, 0)
+    lost = result.totals.events_lost
+    missing = f"{lost} events of all Gs were overwritten before they could be read: some may be missing here"
+    assert _life(result, max(known)).split("\n")[-3] == missing
+    head = " ".join(_explained(result, None, 1).split(":")[0].split())
+    told = rf"M\d+, \d+ rounds? in what is left of its events; {lost} of all Ms' were overwritten before they could be "
+    assert re.match(told, head)
 
 
 def test_the_trace_has_a_track_for_each_m_and_p(ipclab: Run, tmp_path: Path) -> None:
