@@ -53,7 +53,7 @@ def gmp_command() -> None:
 @click.option("--scheddetail", is_flag=True, help="Go's long form of it, with every M, P and G. [every 1000 ms]")
 @click.option("--explain", is_flag=True, help="Each round of one M as a line of decisions.")
 @click.option("--m", "explained_m", metavar="M", type=int, help="Which M --explain is about. [the busiest]")
-@click.option("--rounds", metavar="N", type=int, default=_ROUNDS, help=f"How many --explain shows. [{_ROUNDS}]")
+@click.option("--rounds", metavar="N", type=int, help=f"How many --explain shows. [{_ROUNDS}]")
 @click.option("--g", "goid", metavar="GOID", type=int, help="The life of this G, an event a line.")
 @click.option(
     "--trace", "trace_file", metavar="FILE", callback=check_file, help="Write what every M and P did, for Perfetto."
@@ -65,6 +65,8 @@ def sim_command(workload: str | None, listing: bool, as_json: bool, file: Path |
     Exit code 1: a deadlock, a G lost with its M, or a rule of Go's broken. docs/gmp-sim.md has the file's format.
     """
     if listing:
+        if asked := _asked_besides("listing", "as_json", "file"):
+            raise UsageError(f"--list runs nothing: {', '.join(asked)} would do nothing", hint="one or the other")
         from ipclab.gmp.load import listed
         from ipclab.views.gmp import workload_list
 
@@ -73,6 +75,17 @@ def sim_command(workload: str | None, listing: bool, as_json: bool, file: Path |
     if workload is None:
         raise UsageError("which workload?", hint="a .toml file, or a name of `ipclab gmp sim --list`")
     _simulate(workload, as_json=as_json, file=file, **given)
+
+
+def _asked_besides(*names: str) -> list[str]:
+    """What else stands in the command line, as it is written there."""
+    context = click.get_current_context()
+    return [
+        option.opts[0] if isinstance(option, click.Option) else option.metavar or ""
+        for option in context.command.params
+        if option.name not in names
+        and context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
+    ]
 
 
 def _simulate(
@@ -84,15 +97,17 @@ def _simulate(
     scheddetail: bool,
     explain: bool,
     explained_m: int | None,
-    rounds: int,
+    rounds: int | None,
     goid: int | None,
     trace_file: Path | None,
     **given: Any,
 ) -> None:
     if schedtrace_ms is not None and not 1 <= schedtrace_ms < 1e9:
         raise UsageError(f"--schedtrace {schedtrace_ms:g} is no interval", hint="milliseconds, 1 or more")
-    if rounds < 1:
+    if rounds is not None and rounds < 1:
         raise UsageError(f"--rounds {rounds} shows nothing", hint="1 or more")
+    if rounds is not None and not explain and explained_m is None:
+        raise UsageError(f"--rounds {rounds} alone shows nothing", hint="with --explain, or --m ID")
     if file and trace_file and _one_file(file, trace_file):
         raise UsageError(f"--trace and -o both write {file}", hint="two files")
     if scheddetail and schedtrace_ms is None:
@@ -118,7 +133,7 @@ def _simulate(
         if file is not None:
             with trying():
                 save(encode(bare), file)
-        for text in _told(result, explain=explain, m=explained_m, rounds=rounds, goid=goid):
+        for text in _told(result, explain=explain, m=explained_m, rounds=rounds or _ROUNDS, goid=goid):
             say(text) if not as_json else _to_stderr(text)
         say(encode(bare).decode() if as_json else sim_report(bare, medium()))
     _judge(result)

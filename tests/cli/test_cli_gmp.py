@@ -296,6 +296,8 @@ def test_a_wrong_workload_is_one_line_that_names_the_place(ipclab: Run, tmp_path
         (["mixed", "--model", "2:2"], 2, "--model"),
         (["mixed", "--seed", "-1"], 2, "seed -1 is out of range"),
         (["mixed", "--schedtrace", "0"], 2, "--schedtrace 0 is no interval"),
+        (["mixed", "--rounds", "3"], 2, "--rounds 3 alone shows nothing; with --explain, or --m ID"),
+        (["--list", "mixed", "--seed", "0"], 2, "--list runs nothing: WORKLOAD.toml, --seed would do nothing"),
         (["mixed", "--rounds", "0"], 2, "--rounds 0 shows nothing"),
         (["mixed", "--trace", "no/folder.json"], 1, "cannot write no/folder.json: No such file or directory; name"),
     ],
