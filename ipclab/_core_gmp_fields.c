@@ -36,7 +36,7 @@ static const struct field sched_table[] = {
 	I(struct schedt, nmspinning), U(struct schedt, needspinning), I(struct schedt, gomaxprocs),
 	U(struct schedt, gcwaiting), U(struct schedt, gate), U(struct schedt, exiting), I(struct schedt, lastpoll),
 	I(struct schedt, pollUntil), KEY(struct schedt, pollnote), KEY(struct schedt, stopnote),
-	KEY(struct schedt, worldsema), KEY(struct schedt, sysmonnote), U(struct schedt, sysmonwait),
+	KEY(struct schedt, worldsema), I(struct schedt, stopsince), KEY(struct schedt, sysmonnote), U(struct schedt, sysmonwait),
 	KEY(struct schedt, allpLock), KEY(struct schedt, allglock), U(struct schedt, allglen), U(struct schedt, gcommitted),
 	U(struct schedt, sudoglen), KEY(struct schedt, gFreelock), U(struct schedt, gFree), I(struct schedt, gFreeN),
 	KEY(struct schedt, sudoglock), U(struct schedt, sudogfree), U(struct schedt, goidgen),

@@ -27,6 +27,8 @@ _SYSMON = 2
 #: enum stall of core/gmp/runtime2.h.
 _INSIDE, _DEAF = 1, 2
 _LIST_MOST = 1 << 20
+#: A lock's word: the holder's thread id, and a bit that says somebody sleeps for it.
+_HOLDER = (1 << 31) - 1
 _CALLER = (1 << 32) - 1
 #: Gs a snapshot has when nothing else is said; the rest is counted as left out.
 GS_MOST = 10_000
@@ -78,7 +80,7 @@ def _record_of(copy: _core.Sched, consistent: bool, stopped_ns: int | None, note
         template_pid=sched["templatepid"],
         model=_MODELS[sched["model"]] if sched["model"] < len(_MODELS) else "m:n",
         consistent=consistent,
-        notes=(*notes, *_remarks(ms)),
+        notes=(*notes, *_stop(sched, ms), *_remarks(ms)),
         stopped_ns=stopped_ns,
         ended="" if not reason else message_of(reason, argument, text) or outcome_of(reason),
         sched=sched,
@@ -93,6 +95,19 @@ def _record_of(copy: _core.Sched, consistent: bool, stopped_ns: int | None, note
         channels=tuple(chan for number in range(sched["nchans"]) if (chan := look.chan(number))),
         semaphores=tuple(sema for number in range(sched["nsemas"]) if (sema := look.sema(number))),
     )
+
+
+def _stop(sched: dict[str, int], ms: Iterable[MState]) -> Iterable[str]:
+    """By whom the world is stopped, and since when."""
+    if not sched["gcwaiting"]:
+        return
+    holder = sched["worldsema"] & _HOLDER
+    who = next((f"M{m.id} (pid {m.pid})" for m in ms if m.pid == holder and m.role == "M"), "the caller")
+    since = f"{(time.monotonic_ns() - sched['stopsince']) / 1e9:.3g} s"
+    if sched["stopwait"] > 0:
+        yield f"{who} has been stopping the world for {since}; Ps it still waits for: {sched['stopwait']}"
+    else:
+        yield f"the world is stopped, by {who}, for {since} now"
 
 
 def _remarks(ms: Iterable[MState]) -> Iterable[str]:

@@ -145,6 +145,32 @@ def test_a_stopped_m_is_named(sim: gmp.Simulation) -> None:
     check(sim.snapshot(most=1 << 20))
 
 
+def test_a_stopped_world_is_looked_at_and_said_to_be_so() -> None:
+    jobs = [Job("serial", ["stopworld 1000s"]), Job("other", ["compute 1ms", "yield"], repeat=1 << 30)]
+    work = Workload(jobs, channels={"c": 0})
+    with gmp.Simulation(work, procs=2) as sim:
+        seen, until = sim.snapshot(), time.monotonic() + LONG_S
+        while not (seen.sched["gcwaiting"] and not seen.sched["stopwait"]) and time.monotonic() < until:
+            time.sleep(0.01)
+            seen = sim.snapshot()
+        began = time.monotonic()
+        seen = sim.snapshot()
+        took = time.monotonic() - began
+        check(seen)
+        (stopper,) = [m for m in seen.ms if m.curg is not None]
+        assert {p.status for p in seen.ps} == {"_Pgcstop"}
+        assert (stopper.where, stopper.pid) == ("user", sim.ms()[stopper.id])
+        (note,) = [note for note in seen.notes if "world" in note]
+        assert re.fullmatch(rf"the world is stopped, by M{stopper.id} \(pid {stopper.pid}\), for [\d.e-]+ s now", note)
+        assert took < 5  # it waits for nobody; a second where something is stopped
+        victim = next(m for m in seen.ms if m.role == "M" and m.id != stopper.id)
+        os.kill(victim.pid, signal.SIGKILL)
+        while not (repairs := sim.snapshot().sched["repairs"]) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert repairs == 1  # nor does the repair
+        assert sim.snapshot().sched["gcwaiting"]
+
+
 def test_a_stopped_template_makes_it_a_look_without_a_promise(sim: gmp.Simulation) -> None:
     os.kill(sim.template_pid, signal.SIGSTOP)
     seen = sim.snapshot()

@@ -63,10 +63,11 @@
  * nextp and a note, through a channel's lock. Its status is changed by CAS, as a check, not for ordering.
  *
  * The gate. An M is *outside* the runtime while it runs a G's own code, is in a system call of the G, or sleeps on its
- * note; then it holds no lock, has no G in hand, and its records say all there is to say. It goes in and out by
- * enterRuntime and leaveRuntime. To repair, the template closes the gate and waits until every live M is outside; none
- * can come in. Ms that go from round to round without leaving pass the gate in findRunnable. An observer who wants to see
- * everything at one moment has the template do the same for him: observe.c has that protocol and its invariant.
+ * note; then it holds no lock (but worldsema, see stw.c), has no G in hand, and its records say all there is to say. It
+ * goes in and out by enterRuntime and leaveRuntime. To repair, the template closes the gate and waits until every live M
+ * is outside; none can come in. Ms that go from round to round without leaving pass the gate in findRunnable. An observer
+ * who wants to see everything at one moment has the template do the same for him: observe.c has that protocol and its
+ * invariant.
  *
  * Death. An M can vanish between any two instructions. The words are chosen so that the truth can be found:
  *   - every structure has one store that counts (ring: head or tail; list: its head or the link; channel: sendx, recvx,

@@ -362,6 +362,7 @@ struct schedt {
 
 	_Alignas(FALSE_SHARING_BYTES) struct note stopnote;
 	struct mutex worldsema;
+	_Atomic int64_t stopsince; /* worldsema; ns: when gcwaiting was set last. no point: for observers */
 	struct note sysmonnote;
 	_Atomic uint32_t sysmonwait; /* lock */
 	struct mutex allpLock;

@@ -348,8 +348,12 @@ static enum how doStopWorld(struct gmp *rt, uint32_t g, const struct step *step)
 		gosched(rt, g, false);
 		return LEFT;
 	}
-	for (until = nanotimeIn(step->b); nanotime() < until;)
+	/* The task is the G's own code, however long: whoever looks at the scheduler, or repairs it, need not wait for its
+	 * end. Nobody takes its P, nor parks it: M.locks counts worldsema. */
+	leaveRuntime(rt, M_USER);
+	for (until = nanotimeIn(step->b); nanotime() < until && !load_relaxed(&rt->s->exiting);)
 		cpu_relax();
+	enterRuntime(rt);
 	if (step->a)
 		store_relaxed(&rt->s->newprocs, step->a);
 	POINT(rt, "stopworld.newprocs");

@@ -8,6 +8,10 @@
  *     in a system call: CAS -> _Pgcstop              (the same CAS: one of the two counts it)
  *     idle: taken off the list, _Pgcstop           handoffp: -> _Pgcstop
  *   sleep on stopnote in slices of 100 us, preempt again
+ *
+ * The stopper is outside the runtime while it waits, and while it does what the world was stopped for (script.c), with
+ * worldsema in its hand: that lock's holder is known by its thread id, and rebuild.c ends the stop of a dead one. Since
+ * when is in stopsince, for who looks.
  */
 #define _GNU_SOURCE
 #include "checked.h"
@@ -141,6 +145,7 @@ static bool stopTheWorldWithSema(struct gmp *rt)
 	}
 	store_relaxed(&s->stopwait, load_relaxed(&s->gomaxprocs));
 	POINT(rt, "stw.stopwait");
+	store_relaxed(&s->stopsince, began);
 	store_seq_cst(&s->gcwaiting, 1);
 	POINT(rt, "stw.gcwaiting");
 	preemptall(rt);

@@ -276,6 +276,46 @@ static int one_stopped_inside_is_named(void)
 	return 0;
 }
 
+/* A world that is stopped for long is looked at, and a death in it repaired, while it is: its stopper is outside. */
+static int a_stopped_world_is_looked_at_and_repaired(void)
+{
+	struct step mother[] = {{OP_SPAWN, 1, 4}, {OP_SPAWN, 2, 1}};
+	struct step busy[] = {{OP_COMPUTE, 0, 100000}, {OP_YIELD, 0, 0}, {OP_LOOP, 0, 1 << 30}};
+	struct step serial[] = {{OP_SLEEP, 0, 5000000}, {OP_STOPWORLD, 0, 3600 * NS_PER_S}};
+	uint32_t victim = 0, stopper = 0;
+	struct gmp rt;
+
+	make(&rt, (struct gmp_config){.procs = 3, .maxg = 1000, .tracking = 1});
+	gmp_program(&rt, mother, COUNT_OF(mother));
+	gmp_program(&rt, busy, COUNT_OF(busy));
+	gmp_program(&rt, serial, COUNT_OF(serial));
+	start(&rt, 0);
+	for (int64_t until = SECONDS(LIMIT_S); !load_seq_cst(&rt.s->gcwaiting) || load_relaxed(&rt.s->stopwait);)
+		CHECK(monotonic_ns() < until);
+	CHECK(look(&rt, UINT32_MAX).held);
+	for (uint32_t m = 1; m <= mLast(&rt); m++) {
+		struct m *mp = M(&rt, m);
+
+		if (load_relaxed(&mp->curg))
+			stopper = m;
+		else if (load_relaxed(&mp->idle))
+			victim = m;
+	}
+	CHECK(stopper && victim);
+	CHECK(kill(load_relaxed(&M(&rt, victim)->procid), SIGKILL) == 0);
+	for (int64_t until = SECONDS(LIMIT_S); !load_seq_cst(&rt.s->repairs);)
+		CHECK(monotonic_ns() < until);
+	CHECK(look(&rt, UINT32_MAX).held);
+	CHECK(load_seq_cst(&rt.s->gcwaiting));
+	CHECK(kill(load_relaxed(&M(&rt, stopper)->procid), SIGKILL) == 0); /* the world is started in its name */
+	for (int64_t until = SECONDS(LIMIT_S); load_seq_cst(&rt.s->repairs) < 2 || load_seq_cst(&rt.s->gcwaiting);)
+		CHECK(monotonic_ns() < until);
+	CHECK_EQ(load_relaxed(&rt.s->lostgs), 1);
+	CHECK(look(&rt, UINT32_MAX).held);
+	gmp_destroy(&rt);
+	return 0;
+}
+
 static int an_ended_run_is_seen_without_a_template(void)
 {
 	struct step nothing[] = {{OP_YIELD, 0, 0}};
@@ -319,6 +359,7 @@ int main(int argc, char **argv)
 		{"a_dead_observer_holds_nobody", a_dead_observer_holds_nobody},
 		{"a_bounded_copy", a_bounded_copy},
 		{"one_stopped_inside_is_named", one_stopped_inside_is_named},
+		{"a_stopped_world_is_looked_at_and_repaired", a_stopped_world_is_looked_at_and_repaired},
 		{"an_ended_run_is_seen_without_a_template", an_ended_run_is_seen_without_a_template},
 		{"a_build_with_another_layout_is_refused", a_build_with_another_layout_is_refused},
 		{NULL, NULL},
