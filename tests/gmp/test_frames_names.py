@@ -145,7 +145,7 @@ THINGS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("thing", THINGS, ids=lambda thing: repr(thing)[:30])
+@pytest.mark.parametrize("thing", THINGS, ids=lambda thing: getattr(thing, "__name__", type(thing).__name__))
 def test_a_thing_has_a_name_that_leads_back(thing: Any) -> None:
     name = names.name_of(thing)
     assert name is not None
@@ -155,7 +155,7 @@ def test_a_thing_has_a_name_that_leads_back(thing: Any) -> None:
 @pytest.mark.parametrize(
     "thing",
     [top, plain(), lost.__closure__[0].cell_contents, {}, {"__name__": "os"}, object()],
-    ids=lambda thing: repr(thing)[:30],
+    ids=lambda thing: getattr(thing, "__name__", type(thing).__name__),
 )
 def test_what_no_name_leads_to_has_none(thing: Any) -> None:
     assert names.name_of(thing) is None
