@@ -85,6 +85,7 @@ static bool standsStill(pid_t pid)
 
 static struct note *templatenote; /* of this process; set before the handler is installed */
 static _Atomic int32_t askedtoken, askedpid, releasedtoken;
+static bool lookOwed; /* for a deadlock; see lookForDeadlock */
 
 static void onWish(int signo, siginfo_t *info, void *context)
 {
@@ -133,22 +134,43 @@ static uint32_t someoneInside(struct gmp *rt)
 	return load_seq_cst(&rt->s->callerwhere) == M_RUNTIME ? UINT32_MAX : 0;
 }
 
-static bool doesNotComeOut(struct gmp *rt, uint32_t m, int64_t waited_ns)
+/* Of those inside the one that stands still: the others may only wait for a lock of his. 0: none does. */
+static uint32_t standsInside(struct gmp *rt)
 {
-	pid_t pid = m == UINT32_MAX ? rt->s->callerpid : load_relaxed(&M(rt, m)->procid);
+	for (uint32_t m = 1; m <= mLast(rt); m++)
+		if (load_seq_cst(&M(rt, m)->where) == M_RUNTIME && standsStill(load_relaxed(&M(rt, m)->procid)))
+			return m;
+	return load_seq_cst(&rt->s->callerwhere) == M_RUNTIME && standsStill(rt->s->callerpid) ? UINT32_MAX : 0;
+}
 
-	return waited_ns > PATIENCE_NS || (waited_ns > REFUSE_NS && standsStill(pid));
+/* Who does not come out; 0: nobody of whom that can be said yet. */
+static uint32_t doesNotComeOut(struct gmp *rt, uint32_t inside, int64_t waited_ns)
+{
+	uint32_t m = waited_ns > REFUSE_NS ? standsInside(rt) : 0;
+
+	return m || waited_ns <= PATIENCE_NS ? m : inside;
+}
+
+/*
+ * Who went idle with the gate closed did not look for a deadlock. The lock may be held by one who stands still: then it is
+ * for the next time we come by, for whoever asks meanwhile must be answered.
+ */
+static void lookForDeadlock(struct gmp *rt)
+{
+	uint32_t unlocked = 0;
+
+	lookOwed = !cas_seq_cst(&rt->s->lock.key, &unlocked, rt->tid);
+	if (lookOwed)
+		return;
+	checkdead(rt);
+	unlock(rt, &rt->s->lock);
 }
 
 static void openGate(struct gmp *rt)
 {
-	struct schedt *s = rt->s;
-
-	store_seq_cst(&s->gate, 0);
-	futex_wake(&s->gate, INT_MAX);
-	lock(rt, &s->lock);
-	checkdead(rt); /* who went idle with the gate closed did not look */
-	unlock(rt, &s->lock);
+	store_seq_cst(&rt->s->gate, 0);
+	futex_wake(&rt->s->gate, INT_MAX);
+	lookForDeadlock(rt);
 }
 
 /* 1: all are outside, the gate is closed. 0: it is open again. -1: somebody died, to be repaired first; it is closed. */
@@ -156,7 +178,7 @@ static int closeGate(struct gmp *rt, int32_t token)
 {
 	struct schedt *s = rt->s;
 	int64_t began = nanotime();
-	uint32_t m;
+	uint32_t m, late;
 	bool died;
 
 	store_seq_cst(&s->gate, 1);
@@ -164,8 +186,9 @@ static int closeGate(struct gmp *rt, int32_t token)
 		templateReap(rt, &died);
 		if (died)
 			return -1;
-		if (load_seq_cst(&s->exiting) || doesNotComeOut(rt, m, nanotime() - began)) {
-			store_seq_cst(&s->snapinside, m);
+		late = doesNotComeOut(rt, m, nanotime() - began);
+		if (load_seq_cst(&s->exiting) || late) {
+			store_seq_cst(&s->snapinside, late ? late : m);
 			store_seq_cst(&s->snaprefused, token);
 			openGate(rt);
 			return 0;
@@ -197,6 +220,8 @@ bool observeServe(struct gmp *rt)
 	int32_t token = load_seq_cst(&askedtoken), pid = load_seq_cst(&askedpid), asked = token;
 	int closed;
 
+	if (lookOwed && !load_seq_cst(&s->exiting))
+		lookForDeadlock(rt);
 	if (!token || load_seq_cst(&s->exiting))
 		return false;
 	if (rt->deaths) /* the gate is closed for a repair, which comes first */

@@ -250,23 +250,54 @@ static bool stopped(int32_t pid)
 	return at && at[2] == 'T';
 }
 
+/* The first M that comes to that point is stopped there. */
+static uint32_t stop_one_at(struct gmp *rt, const char *point)
+{
+	uint32_t victim = 0;
+
+	store_relaxed(&rt->s->killsignal, SIGSTOP);
+	store_relaxed(&rt->s->killcountdown, 1);
+	store_relaxed(&rt->s->killmask, UINT64_MAX);
+	store_seq_cst(&rt->s->killpoint, pointhash(point));
+	for (int64_t until = SECONDS(LIMIT_S); !victim && monotonic_ns() < until;)
+		for (uint32_t m = 1; m <= mLast(rt); m++)
+			if (stopped(load_relaxed(&M(rt, m)->procid)))
+				victim = m;
+	CHECK(victim);
+	return victim;
+}
+
+/* One that is stopped with sched.lock in its hand: others wait for it inside, but it is he who is named; and whoever asks
+ * after that is answered, too. */
+static int one_stopped_with_a_lock_is_named(void)
+{
+	struct gmp rt;
+	uint32_t victim;
+
+	begin(&rt, 0);
+	victim = stop_one_at(&rt, "mput.linked");
+	usleep(50000); /* time for others to come to the lock */
+	for (int i = 0; i < 3; i++) {
+		struct observed told = look(&rt, UINT32_MAX);
+
+		CHECK(!told.consistent);
+		CHECK_EQ(told.inside, victim);
+	}
+	kill(load_relaxed(&M(&rt, victim)->procid), SIGCONT);
+	CHECK(look(&rt, UINT32_MAX).held);
+	gmp_destroy(&rt);
+	return 0;
+}
+
 /* An M stopped inside the runtime: the look is refused with its name, and made all the same. */
 static int one_stopped_inside_is_named(void)
 {
 	struct observed told;
 	struct gmp rt;
-	uint32_t victim = 0;
+	uint32_t victim;
 
 	begin(&rt, 0);
-	store_relaxed(&rt.s->killsignal, SIGSTOP);
-	store_relaxed(&rt.s->killcountdown, 1);
-	store_relaxed(&rt.s->killmask, UINT64_MAX);
-	store_seq_cst(&rt.s->killpoint, pointhash("ready.runnable"));
-	for (int64_t until = SECONDS(LIMIT_S); !victim && monotonic_ns() < until;)
-		for (uint32_t m = 1; m <= mLast(&rt); m++)
-			if (stopped(load_relaxed(&M(&rt, m)->procid)))
-				victim = m;
-	CHECK(victim);
+	victim = stop_one_at(&rt, "ready.runnable");
 	told = look(&rt, UINT32_MAX);
 	CHECK(!told.consistent);
 	CHECK_EQ(told.inside, victim);
@@ -359,6 +390,7 @@ int main(int argc, char **argv)
 		{"a_dead_observer_holds_nobody", a_dead_observer_holds_nobody},
 		{"a_bounded_copy", a_bounded_copy},
 		{"one_stopped_inside_is_named", one_stopped_inside_is_named},
+		{"one_stopped_with_a_lock_is_named", one_stopped_with_a_lock_is_named},
 		{"a_stopped_world_is_looked_at_and_repaired", a_stopped_world_is_looked_at_and_repaired},
 		{"an_ended_run_is_seen_without_a_template", an_ended_run_is_seen_without_a_template},
 		{"a_build_with_another_layout_is_refused", a_build_with_another_layout_is_refused},
