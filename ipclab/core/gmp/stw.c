@@ -363,10 +363,10 @@ void startTheWorld(struct gmp *rt)
 		event(rt, EV_STW_END, 0, (uint64_t)load_relaxed(&s->gomaxprocs));
 	unlock(rt, &s->worldsema);
 	wakep(rt);
-	if (!rt->m) {
+	if (!rt->p && timeSleepUntil(rt) != INT64_MAX)
+		wakeNetPoller(rt, timeSleepUntil(rt)); /* timers of a P that went: no M with a P will come to see them */
+	if (!rt->m) { /* the last of all: who hands a P to an M counts as running meanwhile */
 		store_relaxed(&s->callerstops, 0); /* no point: the caller */
 		incidlelocked(rt, 1);
 	}
-	if (!rt->p && timeSleepUntil(rt) != INT64_MAX)
-		wakeNetPoller(rt, timeSleepUntil(rt)); /* timers of a P that went: no M with a P will come to see them */
 }

@@ -1,5 +1,6 @@
 /* The scheduler: what scripts may do, with Ms as threads and as processes. */
 #define _GNU_SOURCE
+#include "core/gmp/point.h"
 #include "core/gmp/schedtrace.h"
 #include "gmp.h"
 
@@ -302,6 +303,33 @@ static void preempt_story(struct gmp *rt)
 	ends(rt, FATAL_DONE);
 	CHECK_EQ(gmp_tally(rt, 0).done, 1);
 	CHECK(load_relaxed(&rt->s->preempts) > 0);
+}
+
+/*
+ * Each time all may be idle but for their timers, which the caller tells an M of when he has let the world go on: then he has
+ * a P in his hands, and counts as running. Who comes to any point dawdles now and then.
+ */
+static int resized_beside_sleepers(void)
+{
+	for (uint32_t i = 0; i < 12; i++) {
+		struct gmp rt;
+
+		make(&rt, (struct gmp_config){.procs = 2, .threads = THREADS_ONLY || i % 2, .maxg = 1000, .randomize = 1, .seed = i});
+		gmp_program(&rt, (struct step[]){{OP_SPAWN, 1, 3}}, 1);
+		gmp_program(&rt, (struct step[]){{OP_SLEEP, 0, 70000}, {OP_LOOP, 0, INT64_MAX}}, 2);
+		store_seq_cst(&rt.s->killpoint, pointhash("none of them"));
+		start(&rt, 0);
+		for (uint32_t j = 0; j < 2000 && !load_seq_cst(&rt.s->fatal); j++) {
+			CHECK_EQ(gmp_set_procs(&rt, 1 + j % 3), 0);
+			if (j % 3 == 0)
+				usleep(j % 100);
+		}
+		if (load_seq_cst(&rt.s->fatal))
+			says(&rt);
+		CHECK_EQ(load_seq_cst(&rt.s->fatal), 0);
+		gmp_destroy(&rt);
+	}
+	return 0;
 }
 
 static int endless_gs_are_preempted(void)
@@ -636,6 +664,7 @@ int main(int argc, char **argv)
 		{"locked_gs_keep_their_m", locked_gs_keep_their_m},
 		{"the_world_stops_and_resizes", the_world_stops_and_resizes},
 		{"resized_from_outside", resized_from_outside},
+		{"resized_beside_sleepers", resized_beside_sleepers},
 		{"endless_gs_are_preempted", endless_gs_are_preempted},
 		{"the_woken_run_next", the_woken_run_next},
 		{"long_is_not_at_once", long_is_not_at_once},
