@@ -2,8 +2,10 @@
 #define _GNU_SOURCE
 #include "lock_futex.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <sched.h>
+#include <signal.h>
 
 #include "core/futex.h"
 #include "proc.h"
@@ -14,20 +16,28 @@
 #define ACTIVE_SPIN_COUNT 30
 #define HOLDER_LOOK_NS INT64_C(1000000)
 
+/* To the caller: nobody will release it any more. All are dead with the template, or the run has ended and the holder with it. */
+static bool isLeftLocked(struct gmp *rt, pid_t holder)
+{
+	if (rt->s->threads || !isOver(rt))
+		return false;
+	return templateLook(rt) < 0 || (kill(holder, 0) < 0 && errno == ESRCH);
+}
+
 /*
  * One sleep for a lock. The template alone can find out that the holder is dead, also while it waits for him; and the
- * caller, if all are dead with the template. Everybody looks once a second whether he stands still (SIGSTOP): then he is
+ * caller, when there is no run any more. Everybody looks once a second whether he stands still (SIGSTOP): then he is
  * named, for nothing else would tell why we hang.
  */
 static void sleepFor(struct gmp *rt, struct mutex *l, uint32_t seen, int64_t since, uint32_t *named)
 {
 	int64_t now = monotonic_ns();
 
-	futex_wait_until(&l->key, seen | SLEEPERS, now + (rt->where ? STALLED_NS : HOLDER_LOOK_NS));
+	futex_wait_until(&l->key, seen | SLEEPERS, now + (rt->m ? STALLED_NS : HOLDER_LOOK_NS));
 	if (!rt->where)
 		templateLockLook(rt);
-	else if (!rt->m && templateLook(rt) < 0)
-		lockrelease(l, seen & ~SLEEPERS); /* the template has died, and with it the holder: the caller is alone */
+	else if (!rt->m && isLeftLocked(rt, (pid_t)(seen & ~SLEEPERS)))
+		lockrelease(l, seen & ~SLEEPERS);
 	if (*named)
 		unname(rt, *named);
 	*named = 0;

@@ -239,6 +239,40 @@ static int the_caller_hears_that_all_are_dead(void)
 	return 0;
 }
 
+static void nobody(void *unused)
+{
+	(void)unused;
+}
+
+static void it_ends(void *unused)
+{
+	(void)unused;
+	UNTIL(load_seq_cst(&world.s->callerwhere) == M_RUNTIME);
+	usleep(20000);
+	store_seq_cst(&world.s->fatal, FATAL_THROW);
+}
+
+/* An M ended the run, and itself, with sched.lock in its hand, for which the caller waits. */
+static int the_caller_waits_for_no_lock_of_the_dead(void)
+{
+	pid_t gone = spawn(nobody, NULL), pid;
+
+	alarm(100);
+	CHECK_EQ(ending_of(gone), 0);
+	world_of(1, NULL);
+	ADD({OP_SLEEP, 0, 3600 * NS_PER_S});
+	start(&world, 0);
+	UNTIL(load_seq_cst(&world.s->npidle) == 1 && sysmon_is());
+	store_seq_cst(&world.s->lock.key, (uint32_t)gone);
+	pid = spawn(it_ends, NULL);
+	CHECK_EQ(gmp_set_procs(&world, 2), 0);
+	CHECK_EQ(ending_of(pid), 0);
+	CHECK_EQ(gmp_stop(&world), 0);
+	gmp_destroy(&world);
+	alarm(0);
+	return 0;
+}
+
 /* The run ends while the gate is closed for a repair, which there is no use for any more. */
 static int the_caller_comes_to_a_gate_that_stays_closed(void)
 {
@@ -342,6 +376,7 @@ int main(int argc, char **argv)
 		{"a_g_that_goes_on_lets_the_repairer_by", a_g_that_goes_on_lets_the_repairer_by},
 		{"the_caller_waits_outside", the_caller_waits_outside},
 		{"the_caller_hears_that_all_are_dead", the_caller_hears_that_all_are_dead},
+		{"the_caller_waits_for_no_lock_of_the_dead", the_caller_waits_for_no_lock_of_the_dead},
 		{"the_caller_comes_to_a_gate_that_stays_closed", the_caller_comes_to_a_gate_that_stays_closed},
 		{"a_dead_ones_id_is_anothers", a_dead_ones_id_is_anothers},
 		{"the_first_count_stands", the_first_count_stands},
