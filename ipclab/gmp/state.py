@@ -19,7 +19,7 @@ from ipclab.records.gmp import ChanState, GState, ModelName, MState, PState, Sch
 
 G_STATUS = ("_Gidle", "_Grunnable", "_Grunning", "_Gsyscall", "_Gwaiting", "_Gunused5", "_Gdead")
 P_STATUS = ("_Pidle", "_Prunning", "_Psyscall", "_Pgcstop", "_Pdead")
-_WHERE = ("runtime", "user", "parked", "gone", "robbed")
+_WHERE = ("runtime", "user", "parked", "gone", "robbed", "gate")
 _SEMA_KIND = ("semaphore", "mutex", "wait group")
 _WAITING = G_STATUS.index("_Gwaiting")
 _MODELS: tuple[ModelName, ...] = ("m:n", "n:1", "1:1")

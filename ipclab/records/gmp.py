@@ -170,7 +170,7 @@ class MState(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     #: "M", "sysmon", or how it ended: "dead", "exited"; "unborn": asked for, not yet made.
     role: str
-    #: Where its record says it is: "runtime", "user", "parked", "gone".
+    #: Where its record says it is: "runtime", "user", "parked", "gate" (while all is held), "robbed", "gone".
     where: str
     #: The kernel's letter for it (R S D T t Z), "" when it is gone.
     kernel_state: str

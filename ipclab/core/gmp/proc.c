@@ -65,8 +65,9 @@
  * The gate. An M is *outside* the runtime while it runs a G's own code, is in a system call of the G, or sleeps on its
  * note; then it holds no lock (but worldsema, see stw.c), has no G in hand, and its records say all there is to say. It
  * goes in and out by enterRuntime and leaveRuntime. To repair, the template closes the gate and waits until every live M
- * is outside; none can come in. Ms that go from round to round without leaving pass the gate in findRunnable. An observer
- * who wants to see everything at one moment has the template do the same for him: observe.c has that protocol and its
+ * is outside; none can come in: who wants to waits there, M_GATE, and is as much outside as he was before, with a P and a
+ * G that runs as it may be. Ms that go from round to round without leaving pass the gate in findRunnable. An observer who
+ * wants to see everything at one moment has the template do the same for him: observe.c has that protocol and its
  * invariant.
  *
  * Death. An M can vanish between any two instructions. The words are chosen so that the truth can be found:
@@ -150,7 +151,7 @@ void gatewait(struct gmp *rt)
 	struct schedt *s = rt->s;
 
 	do {
-		store_seq_cst(rt->where, M_PARKED);
+		store_seq_cst(rt->where, M_GATE);
 		POINT(rt, "gatewait.outside");
 		while (load_seq_cst(&s->gate) && !callerIsLeft(rt))
 			futex_wait_until(&s->gate, 1, monotonic_ns() + GATE_LOOK_NS);

@@ -147,7 +147,7 @@ static inline void leaveRuntime(struct gmp *rt, enum m_where where)
 static inline void passGate(struct gmp *rt)
 {
 	if (load_relaxed(&rt->s->gate)) {
-		leaveRuntime(rt, M_PARKED);
+		leaveRuntime(rt, M_GATE);
 		enterRuntime(rt);
 	}
 }

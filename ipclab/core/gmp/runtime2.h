@@ -191,9 +191,10 @@ struct p {
 enum m_where { /* where an M is, for whoever must know that it touches nothing shared: see proc.c, "The gate" */
 	M_RUNTIME = 0,
 	M_USER = 1,    /* in a G's own code or in a system call of its own */
-	M_PARKED = 2,  /* asleep on park, pollnote or sysmonnote */
+	M_PARKED = 2,  /* asleep on park, pollnote, sysmonnote or stopnote */
 	M_GONE = 3,    /* dead, or not born yet */
 	M_ROBBED = 4,  /* as M_USER, and somebody is taking its P or has taken it: stopped.c. By cas from M_USER */
+	M_GATE = 5,    /* waits at the gate: as M_PARKED, though it may have a P and a G that runs */
 };
 
 /* Why an M is named (m.stalled): somebody has waited for it for a second. */

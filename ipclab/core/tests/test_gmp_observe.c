@@ -82,8 +82,20 @@ static void check_ps(struct gmp *rt)
 	CHECK(listed <= idle); /* one may be on its way to an M that has not woken up */
 }
 
+/* Who is parked has neither P nor G, but for the one who stops the world; who waits at the gate for us may have both. */
+static void check_ms(struct gmp *rt)
+{
+	for (uint32_t m = 1; m <= mLast(rt); m++) {
+		struct m *mp = M(rt, m);
+
+		if (load_relaxed(&mp->dead) == M_ALIVE && load_relaxed(&mp->where) == M_PARKED)
+			CHECK(load_relaxed(&rt->s->gcwaiting) || (!load_relaxed(&mp->p) && !load_relaxed(&mp->curg)));
+	}
+}
+
 static void check_copy(struct gmp *rt)
 {
+	check_ms(rt);
 	CHECK_EQ(length_of_ms(rt, load_relaxed(&rt->s->midle)), (uint32_t)load_relaxed(&rt->s->nmidle));
 	check_ps(rt);
 	check_gs(rt);
@@ -213,6 +225,32 @@ static int a_dead_observer_holds_nobody(void)
 		CHECK_EQ(seq % 2, 0);
 		CHECK(look(&rt, UINT32_MAX).held);
 	}
+	gmp_destroy(&rt);
+	return 0;
+}
+
+/* While all is held, an M whose G's own code comes to its end waits at the gate, with its G, and says so. */
+static int who_waits_at_the_gate_says_so(void)
+{
+	struct gmp rt;
+	uint32_t seen = 0;
+	int32_t token = 0x2345 << 1;
+
+	begin(&rt, 0);
+	for (int64_t until = SECONDS(LIMIT_S); !seen; token += 2) {
+		CHECK(monotonic_ns() < until);
+		CHECK_EQ(sys_sigqueue(load_relaxed(&rt.s->templatepid), SIGRTMIN + 5, token | OBSERVE_HOLD), 0);
+		for (int64_t held = monotonic_ns() + NS_PER_S / 2; !seen && monotonic_ns() < held;)
+			for (uint32_t m = 1; m <= mLast(&rt); m++) {
+				bool ours = load_seq_cst(&rt.s->snapfor) == token && load_seq_cst(&rt.s->snapseq) % 2;
+				struct m *mp = M(&rt, m);
+
+				if (ours && load_seq_cst(&mp->where) == M_GATE && load_relaxed(&mp->curg) && load_relaxed(&mp->p))
+					seen = m;
+			}
+		sys_sigqueue(load_relaxed(&rt.s->templatepid), SIGRTMIN + 5, token | OBSERVE_RELEASE);
+	}
+	CHECK(look(&rt, UINT32_MAX).held);
 	gmp_destroy(&rt);
 	return 0;
 }
@@ -388,6 +426,7 @@ int main(int argc, char **argv)
 		{"every_look_is_of_one_moment", every_look_is_of_one_moment},
 		{"looks_and_deaths_mix", looks_and_deaths_mix},
 		{"a_dead_observer_holds_nobody", a_dead_observer_holds_nobody},
+		{"who_waits_at_the_gate_says_so", who_waits_at_the_gate_says_so},
 		{"a_bounded_copy", a_bounded_copy},
 		{"one_stopped_inside_is_named", one_stopped_inside_is_named},
 		{"one_stopped_with_a_lock_is_named", one_stopped_with_a_lock_is_named},
