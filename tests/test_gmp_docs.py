@@ -19,6 +19,7 @@ from ipclab.cli.group import group
 from ipclab.gmp import compile as compile_
 from ipclab.gmp.workload import Block, Job, Workload
 from ipclab.machine import programs
+from ipclab.records.event_text import WAIT_REASONS
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "ipclab" / "core"
@@ -163,6 +164,17 @@ def test_other_names_are_in_the_sources(section: str) -> None:
         for name in spans(here):
             owner, _, word = name.rpartition(".")
             assert word in (fields_of(owner) if owner else words()), f"docs/gmp-fields.md, {section}: {name}"
+
+
+def test_every_wait_reason_is_some_gs_and_has_one_text() -> None:
+    body = re.search(r"^enum wait_reason \{(.*?)^\};", sources(), re.DOTALL | re.MULTILINE)
+    assert body
+    *names, _count = re.findall(r"\bwaitReason\w+", re.sub(r"/\*.*?\*/", "", body[1]))
+    texts = dict(re.findall(r'\[(waitReason\w+)\] = "([^"]*)"', sources()))
+    assert [texts[name] for name in names] == list(WAIT_REASONS)
+    for name in names:
+        uses = len(re.findall(rf"\b{name}\b", sources()))
+        assert uses > 2, f"{name} is declared and has a text, and no G waits for it"
 
 
 @pytest.mark.parametrize("record", RECORDS)

@@ -9,7 +9,7 @@ from ipclab.records.gmp import SchedEvent
 #: enum wait_reason of core/gmp/runtime2.h; the texts are Go's, as in script.c.
 WAIT_REASONS = (
     "", "chan receive", "chan send", "select", "sleep", "semacquire", "sync.Mutex.Lock", "sync.WaitGroup.Wait",
-    "stopping the world", "preempted", "panicwait",
+    "panicwait",
 )  # fmt: skip
 P_STATUS = ("_Pidle", "_Prunning", "_Psyscall", "_Pgcstop", "_Pdead")
 _ITS_P = frozenset(("acquirep", "releasep", "handoff", "retake", "wakep", "syscall blocked"))

@@ -63,8 +63,6 @@ enum wait_reason { /* Go's waitReasonStrings, as far as they occur here; texts i
 	waitReasonSemacquire,
 	waitReasonSyncMutexLock,
 	waitReasonSyncWaitGroupWait,
-	waitReasonStoppingTheWorld,
-	waitReasonPreempted,
 	waitReasonPanicWait,
 	waitReasonCount
 };

@@ -27,8 +27,6 @@ static const char *const reasons[waitReasonCount] = {
 	[waitReasonSemacquire] = "semacquire",
 	[waitReasonSyncMutexLock] = "sync.Mutex.Lock",
 	[waitReasonSyncWaitGroupWait] = "sync.WaitGroup.Wait",
-	[waitReasonStoppingTheWorld] = "stopping the world",
-	[waitReasonPreempted] = "preempted",
 	[waitReasonPanicWait] = "panicwait",
 };
 
