@@ -34,8 +34,9 @@ PROCS = (1, 2, 4, 8)
 def main() -> int:
     with Stage("gmp-procs", "How many Ps are right?") as stage:
         usable, default = len(os.sched_getaffinity(0)), gmp.cpus()
-        stage.say(f"{os.cpu_count()} CPUs here, {usable} in this process's affinity mask; with the quota: {default}")
-        stage.check(1 <= default <= usable, f"the default is {default} Ps: no more than may run at once")
+        here = many(os.cpu_count() or 0, "CPU")
+        stage.say(f"{here} here, {usable} in this process's affinity mask; with the quota: {default}")
+        stage.check(1 <= default <= usable, f"the default is {many(default, 'P')}: no more than may run at once")
         rows = []
         for procs in PROCS:
             with Simulation(LOAD, procs=procs, events=True) as sim:
@@ -43,11 +44,16 @@ def main() -> int:
                 stage.check(watch.to_the_end() and sim.result().ok, f"with {procs}: all {GS} Gs have ended")
                 result = sim.result()
             most = at_once(watch)
-            stage.check(most <= procs, f"at most {most} Gs ran at once: a P each")
+            stage.check(most <= procs, f"at most {many(most, 'G')} ran at once: a P each")
             rows.append((procs, result.duration_ns, result.totals))
         table(stage, rows)
-        stage.verdict(f"{GS * MS_EACH} ms of work on {default} CPUs: more Ps than CPUs only wait for each other")
+        told = f"{GS * MS_EACH} ms of work on {many(default, 'CPU')}: more Ps than CPUs only wait for each other"
+        stage.verdict(told)
     return stage.exit_code
+
+
+def many(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def table(stage: Stage, rows: list[tuple[int, int, SimTotals]]) -> None:

@@ -23,6 +23,8 @@ NEEDS = ()
 BETTER_WITH = ()
 
 MANY = 41
+#: Of the steals.
+SHOWN = 10
 #: The parent makes them in a moment and computes on, so that they lie in its own P's queue.
 FULL = Workload(
     title="one P has all the work",
@@ -48,7 +50,7 @@ def half(stage: Stage) -> None:
     stage.scene(f"P with {MANY} Gs in its queue, and P with none")
     watch = run(stage, FULL)
     steals = watch.of("steal")
-    if not stage.check(bool(steals), f"there were {len(steals)} steals"):
+    if not stage.check(bool(steals), f"steals: {len(steals)}"):
         return
     for event in watch.events:
         if event.time_ns <= steals[0].time_ns and event.kind in (
@@ -60,8 +62,10 @@ def half(stage: Stage) -> None:
             "steal",
         ):
             stage.say(line(event, watch.start_ns))
-    for event in steals[1:6]:
+    for event in steals[1:SHOWN]:
         stage.say(line(event, watch.start_ns))
+    if len(steals) > SHOWN:
+        stage.say(f"... and {len(steals) - SHOWN} more")
     big = max(steals, key=amount)
     foreign = all(stolen(event).victim != event.p for event in steals)
     stage.check(foreign, "each was from another P than the thief's own")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -122,6 +123,24 @@ def test_it_runs_and_ends_with_its_verdict(name: str) -> None:
     assert done.stdout.count("\nok: ") >= 2
     assert last_line(done.stdout).startswith(f"{name}: ")
     assert done.stdout.isascii()
+
+
+def test_one_cpu_is_one_cpu() -> None:
+    pinned = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); demo.PROCS = (1,)"
+    done = run_changed("gmp-procs", pinned)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the default is 1 P: " in done.stdout
+    assert "at most 1 G ran at once" in done.stdout
+    assert "ms of work on 1 CPU: " in last_line(done.stdout)
+
+
+def test_as_many_steals_are_shown_or_counted_as_there_were() -> None:
+    for shown in (10, 2):
+        done = run_changed("gmp-steal", f"demo.SHOWN = {shown}")
+        first = done.stdout.split("\n-- ")[1]
+        (total,) = re.findall(r"^ok: steals: (\d+)$", first, re.MULTILINE)
+        more = sum(map(int, re.findall(r"\.\.\. and (\d+) more$", first, re.MULTILINE)))
+        assert len(re.findall(r" steal: \d+ from P", first)) + more == int(total)
 
 
 @pytest.mark.parametrize("name", NAMES)
