@@ -102,6 +102,7 @@ class _Compiler:
             self._fail("it has no job", "add a [[job]] with a name and steps")
         for kind, values in (("channel", workload.channels), ("semaphore", workload.semaphores)):
             for name, value in values.items():
+                self._check_word(kind, name)
                 if not 0 <= value <= 1 << 24:
                     self._fail(f"{kind} {name!r}: {value} is not between 0 and {1 << 24}", "channels hold 0 or more")
         if (held := sum(workload.channels.values())) > _BUFFERED_MOST:
@@ -112,6 +113,7 @@ class _Compiler:
             ("wait group", [(name, 0) for name in workload.waitgroups]),
         ):
             for name, value in named:
+                self._check_word(kind, name)
                 if name in self.semaphores:
                     self._fail(
                         f"two things are called {name!r}", "mutexes, semaphores and waitgroups share their names"
@@ -127,6 +129,10 @@ class _Compiler:
             names = [job.name for job in workload.jobs]
             twice = next(name for name in names if names.count(name) > 1)
             self._fail(f"two jobs are called {twice!r}", "give each a name of its own")
+
+    def _check_word(self, kind: str, name: str) -> None:
+        if name.split() != [name]:
+            self._fail(f"{kind} {name!r}: no step can name it", "a name is one word")
 
     def _check_job(self, number: int, job: Job) -> None:
         if not _NAME.fullmatch(job.name) or job.name == "main":
