@@ -13,6 +13,8 @@ from ipclab.errors import IpclabError, UsageError, from_os_error
 from ipclab.gmp.workload import Workload
 from ipclab.records.gmp import WorkloadEntry, WorkloadList
 
+#: A million steps, which are the most there may be, in texts of 30 characters.
+_FILE_MOST_BYTES = 32 << 20
 _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _JOB = re.compile(r"^\$\.job\[(\d+)\](.*)$")
 
@@ -42,12 +44,21 @@ def load(name: str | Path) -> Workload:
             raise UsageError(
                 f"there is no workload {str(name)!r}", hint=f"a .toml file, or one of: {', '.join(names())}"
             )
-        text = path.read_text(encoding="utf-8")
+        text = _read(path, str(name))
     except OSError as err:
         raise from_os_error(err, f"cannot read {name}", hint="`ipclab gmp sim --list` has some to begin with") from err
     except UnicodeDecodeError as err:
         raise UsageError(f"{name}: it is not UTF-8 ({err.reason} at byte {err.start})", hint="a TOML file is") from err
     return parse(text, str(name))
+
+
+def _read(path: Path, name: str) -> str:
+    """All of it, if that has an end. Raises as read_text, and UsageError."""
+    with open(path, "rb") as file:
+        data = file.read(_FILE_MOST_BYTES + 1)
+    if len(data) > _FILE_MOST_BYTES:
+        raise UsageError(f"{name}: it has more than {_FILE_MOST_BYTES >> 20} MiB", hint="a workload is a short text")
+    return data.decode("utf-8")
 
 
 def parse(text: str, name: str) -> Workload:

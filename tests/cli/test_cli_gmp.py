@@ -289,6 +289,7 @@ def test_a_wrong_workload_is_one_line_that_names_the_place(ipclab: Run, tmp_path
         (["nosuch"], 2, "there is no workload 'nosuch'; a .toml file, or one of: "),
         (["nosuch.toml"], 1, "cannot read nosuch.toml: No such file or directory"),
         (["x" * 300], 1, "cannot read " + "x" * 300 + ": File name too long; `ipclab gmp sim --list`"),
+        (["/dev/zero"], 2, "/dev/zero: it has more than 32 MiB; a workload is a short text"),
         ([""], 2, "the workload's name is empty; a .toml file, or one of: "),
         (["mixed", "--trace", "same", "-o", "./same"], 2, "--trace and -o both write same; two files"),
         (["mixed", "--procs", "257"], 2, "257 Ps: a segment holds 1 to 256"),
