@@ -45,7 +45,7 @@ static const struct field sched_table[] = {
 	U(struct schedt, deaths), U(struct schedt, repairs), U(struct schedt, repairns), U(struct schedt, longestns),
 	U(struct schedt, lostgs), U(struct schedt, callerwhere), U(struct schedt, callerstops), U(struct schedt, preempts),
 	U(struct schedt, parks), U(struct schedt, taken), U(struct schedt, stalls),
-	U(struct schedt, retakes), {0},
+	U(struct schedt, retakes), U(struct schedt, queuens), U(struct schedt, queuedms), {0},
 };
 
 static const struct field p_table[] = {

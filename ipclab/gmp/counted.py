@@ -19,15 +19,17 @@ def job_results(sched: _core.Sched, plan: Compiled) -> list[JobResult]:
 def totals_of(sched: _core.Sched, fields: dict[str, int], ms: list[dict[str, int]], events_lost: int) -> SimTotals:
     """From the words of sched and of all records of Ms."""
     user_ns, system_ns, voluntary, involuntary = sched.usage()
+    made = fields["mnext"] - sum(m["procid"] == 0 for m in ms)
     return SimTotals(
         context_switches=sum(m["switches"] for m in ms),
         steals=sum(m["steals"] for m in ms),
         handoffs=sum(m["handoffs"] for m in ms),
         preemptions=fields["preempts"],
         retakes=fields["retakes"],
-        ms_made=fields["mnext"] - sum(m["procid"] == 0 for m in ms),
+        ms_made=made,
         cpu_user_ns=user_ns,
         cpu_system_ns=system_ns,
+        run_delay_ns=fields["queuens"] if fields["queuedms"] == made else None,
         kernel_switches_voluntary=voluntary,
         kernel_switches_involuntary=involuntary,
         deaths=fields["deaths"],

@@ -65,7 +65,8 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     turnaround_ns: float | None
     #: Mean time from a G's creation to its first step.
     response_ns: float | None
-    #: Mean time a G spent runnable, on a run queue.
+    #: Mean time a G was _Grunnable: from the moment it could go on until an M took it up. Not the time it was _Grunning
+    #: and its M had no CPU: the kernel knows of no G, and of the Ms that is `SimTotals.run_delay_ns`.
     waiting_ns: float | None
     #: From the start of the run to the end of the job's last G.
     finished_ns: int | None
@@ -90,6 +91,9 @@ class SimTotals(msgspec.Struct, frozen=True, kw_only=True):
     #: CPU time of the Ms and of the template, from wait4(2).
     cpu_user_ns: int
     cpu_system_ns: int
+    #: How long all Ms together, sysmon among them, were runnable for the kernel and had no CPU: /proc/PID/schedstat at
+    #: their end. None: it is not known of every M.
+    run_delay_ns: int | None = None
     #: Of the kernel, in the same processes: by themselves (they slept), and not.
     kernel_switches_voluntary: int
     kernel_switches_involuntary: int

@@ -82,9 +82,10 @@ def _totals(result: SimResult, medium: Medium) -> list[str]:
         f"{quantity(totals.steals, 'steals')}, {quantity(totals.handoffs, 'hand-offs')}, "
         f"{quantity(totals.preemptions, 'preemptions')}, {quantity(totals.retakes, 'retakes')}"
     )
+    delay = "" if totals.run_delay_ns is None else f" and waited {span(totals.run_delay_ns)} in its queue for one"
     cost = (
         f"{quantity(totals.ms_made, 'Ms')} made, sysmon among them; they used {span(cpu)} of CPU "
-        f"({span(totals.cpu_system_ns)} of it in the kernel), and the kernel switched them "
+        f"({span(totals.cpu_system_ns)} of it in the kernel){delay}, and the kernel switched them "
         f"{quantity(totals.kernel_switches_voluntary, 'times')} because they slept, "
         f"{quantity(totals.kernel_switches_involuntary, 'times')} because it wanted the CPU"
     )

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -301,6 +302,40 @@ def used(sim: gmp.Simulation) -> float:
     """CPU seconds of its Ms."""
     fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in sim.ms().values()]
     return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def queued_ns(pids: Iterable[int]) -> int:
+    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) for pid in pids)
+
+
+def test_what_ms_wait_in_the_kernels_queue_is_their_total_and_is_no_waiting_of_gs() -> None:
+    mine = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(mine)})
+        with gmp.Simulation(Workload([Job("a", ["compute 150ms"], count=3)]), procs=3) as sim:
+            assert sim.wait(LONG_S)
+            before = queued_ns(sim.ms().values())
+            result = sim.result()
+    finally:
+        os.sched_setaffinity(0, mine)
+    (job,) = result.jobs
+    assert job.turnaround_ns is not None
+    assert job.waiting_ns is not None
+    assert result.totals.run_delay_ns is not None
+    assert result.totals.run_delay_ns >= before > 150_000_000  # three share one CPU
+    assert job.waiting_ns < job.turnaround_ns / 2  # each has a P
+    assert "in its queue for one" in sim_report(result, Medium())
+
+
+def test_what_is_not_known_of_every_m_is_not_said() -> None:
+    with gmp.Simulation(long_work(), procs=2) as sim:
+        sim.wait(0.1)
+        os.kill(sim.template_pid, signal.SIGKILL)
+        with pytest.raises(IpclabError, match="template process"):
+            sim.wait(LONG_S)
+        result = sim.result()
+    assert result.totals.run_delay_ns is None
+    assert "in its queue" not in sim_report(result, Medium())
 
 
 def test_a_stopped_template_ends_its_ms_and_tells_what_they_used() -> None:

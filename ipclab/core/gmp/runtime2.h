@@ -402,6 +402,7 @@ struct schedt {
 	_Atomic int32_t snapfor, snaprefused; /* template; tokens */
 	_Atomic uint32_t snapinside;  /* template; of the refused: the M that does not come out */
 	uint32_t epoch, heapepoch;    /* template; for g.mark and block.mark */
+	_Atomic uint64_t queuens, queuedms; /* template; how long Ms that have ended had waited for a CPU, and how many they are */
 	_Atomic uint64_t preempts;      /* any M; Gs that were made to give way. no point: statistics */
 	_Atomic uint64_t retakes;       /* sysmon. no point: statistics */
 	_Atomic uint64_t parks;         /* any M; Gs stopped in the middle of their code. no point: statistics */

@@ -15,6 +15,8 @@
 #define _GNU_SOURCE
 #include "template.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +28,7 @@
 #include <unistd.h>
 
 #include "core/futex.h"
+#include "core/procstat.h"
 #include "core/sys.h"
 #include "events.h"
 #include "lock_futex.h"
@@ -184,14 +187,47 @@ static uint32_t mOfPid(struct gmp *rt, pid_t pid)
 	return 0;
 }
 
+/* What a process that has ended, and is not reaped, had waited for a CPU: the kernel tells it once it is on the books. */
+static void addQueued(struct gmp *rt, pid_t pid)
+{
+	char text[64], path[32];
+	struct schedstat stat;
+	ssize_t size;
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%d/schedstat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	size = read(fd, text, sizeof text);
+	close(fd);
+	if (size <= 0 || schedstat_parse(text, (size_t)size, &stat) != 0)
+		return;
+	add_relaxed(&rt->s->queuens, stat.wait_ns);
+	add_relaxed(&rt->s->queuedms, 1);
+}
+
+/* As waitpid of any: every child is, or was to be, an M. */
+static pid_t reapNext(struct gmp *rt, int options)
+{
+	siginfo_t info;
+
+	memset(&info, 0, sizeof info);
+	if (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT | options) < 0)
+		return -1;
+	if (info.si_pid == 0)
+		return 0;
+	addQueued(rt, info.si_pid);
+	return waitpid(info.si_pid, NULL, 0);
+}
+
 bool templateReap(struct gmp *rt, bool *died)
 {
 	bool any = false;
-	int status;
 	pid_t pid;
 
 	*died = false;
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+	while ((pid = reapNext(rt, WNOHANG)) > 0) {
 		uint32_t m = mOfPid(rt, pid);
 
 		any = true;
@@ -224,7 +260,7 @@ static void killAll(struct gmp *rt)
 	for (uint32_t m = 1; m <= mLast(rt); m++)
 		if (load_relaxed(&M(rt, m)->procid) > 0 && load_relaxed(&M(rt, m)->dead) == M_ALIVE)
 			kill(load_relaxed(&M(rt, m)->procid), SIGKILL);
-	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+	while (reapNext(rt, 0) > 0 || errno == EINTR)
 		;
 }
 
