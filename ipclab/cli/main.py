@@ -38,6 +38,10 @@ def main(argv: list[str] | None = None) -> int:
         code = 128 + end.signo
     except KeyboardInterrupt:
         code = 130
+    except RuntimeError as err:
+        if not isinstance(err.__cause__, KeyboardInterrupt):
+            raise
+        code = 130  # CPython 3.11 wraps a Ctrl-C that comes while a class of some import is being made
     except OSError:
         code = 1  # whoever read our output has enough; nothing to say, and nobody to say it to
     signal.signal(signal.SIGINT, signal.SIG_IGN)

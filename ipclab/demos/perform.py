@@ -31,6 +31,10 @@ def main() -> int:
         runpy.run_path(path, run_name="__main__")
     except KeyboardInterrupt:
         return INTERRUPTED
+    except RuntimeError as err:
+        if not isinstance(err.__cause__, KeyboardInterrupt):
+            raise
+        return INTERRUPTED  # CPython 3.11 wraps a Ctrl-C that comes while a class of some import is being made
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     return 0

@@ -315,3 +315,35 @@ def test_completion_of_names(ipclab: Callable[..., subprocess.CompletedProcess[s
     assert completed("ipclab list posix") == ["posix-mq", "posix-shm", "posix-sem"]
     assert "pipe" in completed("ipclab demo pi")
     assert "complete -o nosort" in ipclab(_IPCLAB_COMPLETE="bash_source").stdout
+
+
+#: What a Ctrl-C does to an import that is just making a class: CPython 3.11 gives a RuntimeError for it.
+_IN_A_CLASS = """
+class Field:
+    def __set_name__(self, owner, name):
+        raise KeyboardInterrupt
+
+class Record:
+    field = Field()
+"""
+
+
+@pytest.mark.parametrize("how", ["command line", "demo"])
+def test_ctrl_c_while_an_import_makes_a_class_is_a_ctrl_c(how: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_IN_A_CLASS)
+    text = f"""
+import sys
+import ipclab.cli.main
+
+class Importer:
+    def find_spec(self, name, path=None, target=None):
+        if name == "ipclab.cli.group":
+            exec({_IN_A_CLASS!r}, {{}})
+
+sys.meta_path.insert(0, Importer())
+sys.exit(ipclab.cli.main.main(["list"]))
+"""
+    program = ["-c", text] if how == "command line" else ["-m", "ipclab.demos.perform", str(script)]
+    done = subprocess.run([sys.executable, *program], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
