@@ -13,7 +13,8 @@
  * sleeper with a free lock, and so does a sleeper killed after it was woken; the template wakes all sleepers of all
  * locks after every death.
  *
- * Several locks are never waited for while the gate (proc.c) is being waited for: who holds one is in the runtime.
+ * Several locks are never waited for while the gate (proc.c) is being waited for: who holds one is in the runtime. All
+ * but worldsema, whose holder goes outside to wait for the others: nobody waits for it inside (stw.c).
  */
 #ifndef IPCLAB_GMP_LOCK_FUTEX_H
 #define IPCLAB_GMP_LOCK_FUTEX_H
