@@ -28,10 +28,11 @@ is killed takes template and Ms with it. A deadlock is no exception but an outco
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
@@ -251,12 +252,15 @@ class Simulation:
         return [sched.m_fields(index) for index in sched.members("m.alllink", sched.sched_fields()["allm"], MS_MOST)]
 
     def set_procs(self, procs: int) -> None:
-        """So many Ps from now on. Stops the world for it; blocks until it has stopped."""
+        """So many Ps from now on. Stops the world for it; blocks until it has stopped.
+
+        Raises UsageError; IpclabError when the template died.
+        """
         if not 1 <= procs <= _core.GMP_MAXPROCS:
             raise UsageError(f"{procs} Ps: a segment holds 1 to {_core.GMP_MAXPROCS}", hint=f"{cpus()} CPUs are here")
         if self.model != "m:n":
             raise UsageError(f"the number of Ps is no choice in model {self.model}", hint="take m:n")
-        with self._lock:
+        with self._lock, _template_lives():
             self._sched.set_procs(procs)
 
     def snapshot(self, most: int = GS_MOST) -> SchedSnapshot:
@@ -311,14 +315,8 @@ class Simulation:
         if self._result is not None:
             return True
         with self._lock:
-            try:
+            with _template_lives():
                 ended = self._sched.wait(int(slice_s * 1e9)) != 0
-            except OSError as err:
-                if err.errno != errno.ECHILD:
-                    raise
-                raise IpclabError(
-                    "the template process of the scheduler died, and all Ms with it", hint="was it killed?"
-                ) from err
             if ended and self._ended_ns is None:
                 self._ended_ns = time.monotonic_ns()
             return ended
@@ -385,6 +383,16 @@ class Simulation:
             job_of=jobs_of(plan.programs, kept, whole) if kept else {},
             steps_of={one.job: tuple(dict.fromkeys(one.texts)) for one in plan.programs} if kept else {},
         )
+
+
+@contextlib.contextmanager
+def _template_lives() -> Iterator[None]:
+    try:
+        yield
+    except ChildProcessError as err:
+        raise IpclabError(
+            "the template process of the scheduler died, and all Ms with it", hint="was it killed?"
+        ) from err
 
 
 def _lives(m: dict[str, int]) -> bool:

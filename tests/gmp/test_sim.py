@@ -359,6 +359,8 @@ def test_the_template_dies_and_that_is_an_error() -> None:
         ms = sim.ms()
         os.kill(sim.template_pid, signal.SIGKILL)
         with pytest.raises(IpclabError, match="template process of the scheduler died"):
+            sim.set_procs(1)
+        with pytest.raises(IpclabError, match="template process of the scheduler died"):
             sim.wait(LONG_S)
     until = time.monotonic() + LONG_S
     while any(lives(pid) for pid in ms.values()) and time.monotonic() < until:
