@@ -49,6 +49,23 @@ static inline void says(struct gmp *rt)
 		(long long)load_relaxed(&rt->s->fatalarg));
 }
 
+/* The kernel's own count of how often a process has gone to sleep; -1: it is gone. */
+static inline int64_t sleeps_of(int32_t pid)
+{
+	char path[40], line[128];
+	long long count = -1;
+	FILE *file;
+
+	snprintf(path, sizeof path, "/proc/%d/status", pid);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof line, file))
+		if (sscanf(line, "voluntary_ctxt_switches: %lld", &count) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return count;
+}
+
 /* Ends when it should, for the reason it should, and leaves nobody. */
 static inline void ends(struct gmp *rt, int reason)
 {

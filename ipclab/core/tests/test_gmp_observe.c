@@ -314,7 +314,6 @@ static int one_stopped_with_a_lock_is_named(void)
 
 	begin(&rt, 0);
 	victim = stop_one_at(&rt, "mput.linked");
-	usleep(50000); /* time for others to come to the lock */
 	for (int i = 0; i < 3; i++) {
 		struct observed told = look(&rt, UINT32_MAX);
 

@@ -73,27 +73,10 @@ static void stop(void)
 
 /* --- sysmon ---------------------------------------------------------------------------------------------------------- */
 
-/* The kernel's own count of how often a process has gone to sleep. */
-static uint64_t sleeps_of(int32_t pid)
-{
-	char path[40], line[128];
-	unsigned long long count = 0;
-	FILE *file;
-
-	snprintf(path, sizeof path, "/proc/%d/status", pid);
-	file = fopen(path, "re");
-	while (file && fgets(line, sizeof line, file))
-		if (sscanf(line, "voluntary_ctxt_switches: %llu", &count) == 1)
-			break;
-	if (file)
-		fclose(file);
-	return count;
-}
-
 /* It sleeps between two looks as the one before it did, whose note says that somebody sleeps on it already. */
 static int the_next_sysmon_sleeps_too(void)
 {
-	uint64_t before;
+	int64_t before;
 	int32_t pid;
 
 	world_of(1, NULL);
