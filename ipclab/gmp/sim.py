@@ -50,7 +50,7 @@ from ipclab.gmp.workload import Workload
 from ipclab.records.gmp import ModelName, SchedEvent, SchedSnapshot, SimResult
 
 MODELS: dict[ModelName, int] = {"m:n": 0, "n:1": 1, "1:1": 2}
-#: Processes a 1:1 run may make; M ids are not used again.
+#: Processes a 1:1 run may have at a time.
 MS_MOST = 20_000
 _MS_USUAL = 1024
 #: How often the rings are read while somebody wants events: 16384 of them are filled in about 1 ms at the earliest.

@@ -184,13 +184,13 @@ static const char *idleAreRight(struct gmp *rt)
 		if (ms > (int32_t)mLast(rt) || !mLives(rt, m) || !load_relaxed(&M(rt, m)->blocked) ||
 		    load_relaxed(&M(rt, m)->nextp) || load_relaxed(&M(rt, m)->p))
 			return "an idle M is not idle";
-	for (uint32_t m = 1; m <= mLast(rt); m++)
+	for (uint32_t m = 1; m <= mLast(rt); m++) {
 		spare += load_relaxed(&M(rt, m)->dead) == M_REPAIRED;
-	if (spare != load_relaxed(&s->nmspare))
-		return "nmspare is wrong";
-	for (uint32_t m = 1; m <= mLast(rt); m++)
 		spinning += load_relaxed(&M(rt, m)->dead) == M_ALIVE &&
 			    (load_relaxed(&M(rt, m)->spinning) || load_relaxed(&M(rt, m)->mstartfn) == MSTART_SPINNING);
+	}
+	if (spare != load_relaxed(&s->nmspare))
+		return "nmspare is wrong";
 	if (ps != load_relaxed(&s->npidle) || ms != load_relaxed(&s->nmidle) || spinning != load_relaxed(&s->nmspinning))
 		return "npidle, nmidle or nmspinning is wrong";
 	return load_relaxed(&s->lock.key) || load_relaxed(&s->gFreelock.key) || load_relaxed(&s->allglock.key) ||

@@ -66,7 +66,7 @@ static void unlockSched(struct gmp *rt, uint32_t tid)
 {
 	struct schedt *s = rt->s;
 	struct mutex *others[] = {&s->allpLock, &s->gFreelock, &s->allglock, &s->sudoglock,
-				  &s->chanlock,	&s->heaplock, &s->newmlock};
+				  &s->chanlock, &s->heaplock, &s->newmlock};
 
 	if (holds(&s->lock, tid))
 		mendRunq(rt);
